@@ -32,7 +32,7 @@ from service.api.handlers.validation import RequestValidator
 from service.api.middleware import Drain, RequestMiddleware
 from service.api.openapi_document import openapi_document
 from service.api.response_forms import GzipAnswers, HeadAnswers
-from service.api.routes import native_router
+from service.api.routes import native_router, native_routes
 from service.api.state import AppState
 from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests, ShardedDurableRequests
 from service.api.stores.event_reader import CHECK_S, EventReader
@@ -127,7 +127,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.drain = Drain()
     app.add_middleware(GzipAnswers)
     app.add_middleware(HeadAnswers)
-    app.add_middleware(RequestMiddleware, settings=settings, drain=app.state.drain)
+    dialects = registry.enabled(settings.dialects_off)
+    routes = [*native_routes(), *(route for dialect in dialects for route in dialect.router.routes)]
+    app.add_middleware(RequestMiddleware, settings=settings, drain=app.state.drain, routes=routes)
     if settings.cors_origin:  # outermost: a browser asks for permission without a key
         app.add_middleware(
             CORSMiddleware,

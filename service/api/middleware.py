@@ -12,6 +12,7 @@ import hmac
 import logging
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -64,8 +65,9 @@ class Drain:
 class RequestMiddleware:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain, routes: Sequence[BaseRoute]) -> None:
         self.app = app
+        self.routes = routes
         self.settings = settings
         self.drain = drain
 
@@ -168,9 +170,12 @@ class RequestMiddleware:
 
         return counted
 
-    @staticmethod
-    def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
-        route = getattr(scope.get("route") or _route_of(scope), "path", "unmatched")
+    def _meant_route(self, scope: Scope) -> BaseRoute | None:
+        """Of a request that was turned away before it had one: its metrics are that route's."""
+        return next((route for route in self.routes if route.matches(scope)[0] is Match.FULL), None)
+
+    def _record(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route") or self._meant_route(scope), "path", "unmatched")
         metrics.http_requests.labels(route, scope["method"], str(status)).inc()
         metrics.http_seconds.labels(route).observe(seconds)
         if route not in ("/health", "/ready", "/metrics"):
@@ -188,12 +193,6 @@ class RequestMiddleware:
                     "client": (scope.get("client") or ("",))[0],
                 },
             )
-
-
-def _route_of(scope: Scope) -> BaseRoute | None:
-    """The route that a request was meant for which was turned away before: its metrics are that route's."""
-    routes: list[BaseRoute] = scope["app"].router.routes
-    return next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 def _key_of(authorization: str) -> str:
