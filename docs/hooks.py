@@ -30,6 +30,7 @@ OUTSIDE = {
     "CODE_OF_CONDUCT.md": "conduct.md",
     "CHANGELOG.md": "changes.md",
     "benchmarks/README.md": "results/index.md",
+    "examples/README.md": "tutorial/examples.md",
     "models/plaudit-mini/report.md": "results/plaudit-mini.md",
 }
 TABLES = {  # on pages of their own, beside the page on which they stand in the repository
