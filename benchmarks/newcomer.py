@@ -10,7 +10,7 @@ clones this repository at HEAD, takes the blocks out of the clone's README, and 
 - `make up`, and every `bash service` block against it; what the README says of the answer is compared
 - every `python` block, by the clone's own Python
 
-`--copy PATH` copies a file or folder of the host into the root (a CA certificate, pip's or apt's configuration, wheels),
+`--copy PATH` copies a file or folder of the host into the root (a CA certificate, configuration of pip or apt, wheels),
 `--pass NAME` passes an environment variable: for hosts that reach the internet through something of their own. `--root
 FOLDER` keeps the bare root there, and uses the one that is there already.
 """
