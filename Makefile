@@ -44,7 +44,7 @@ check: .make/test  ## lint, format, types, import laws
 coverage: .make/test  ## which lines the unit tests run, as a table and in build/coverage; ARGS for other tests
 	$(BIN)/coverage run -m pytest -q -m 'not extended' $(or $(ARGS),tests/unit)
 	$(BIN)/coverage combine -q
-	$(BIN)/coverage html -q && $(BIN)/coverage report --skip-covered --sort cover
+	$(BIN)/coverage html -q && $(BIN)/coverage report --skip-covered --sort=cover
 
 docs: .make/test  ## the documentation as a site, in build/docs; every link in it is checked
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

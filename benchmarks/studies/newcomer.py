@@ -1,7 +1,7 @@
 """README, followed to the letter in a bare Debian 12: from the clone to the first ranked answer.
 
-    sudo python benchmarks/newcomer.py                 # some minutes, most of them pip's; needs root and debootstrap
-    sudo python benchmarks/newcomer.py --test          # and `make test`
+    sudo python benchmarks/studies/newcomer.py           # minutes, most of them pip's; needs root and debootstrap
+    sudo python benchmarks/studies/newcomer.py --test    # and `make test`
 
 The root has what debootstrap's smallest variant has, and git, make, curl, Python and its venv: nothing else. There it
 clones this repository at HEAD, takes the blocks out of the clone's README, and does what they say, in their order:
@@ -57,7 +57,7 @@ def make_root(root: Path, mirror: str) -> None:
 
 def furnish(root: Path, copies: list[Path]) -> None:
     """What a newcomer needs beside a bare Debian: the way to the internet, and this repository to clone from."""
-    repository = Path(__file__).resolve().parents[1]
+    repository = Path(__file__).resolve().parents[2]
     for path in (Path("/etc/resolv.conf"), *copies):
         target = root / path.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
