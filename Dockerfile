@@ -19,13 +19,14 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS wheel
 ARG PIP_ARGS=""
 WORKDIR /src
-RUN python3 -m venv /build && /build/bin/pip install --no-cache-dir ${PIP_ARGS} hatchling
+RUN python3 -m venv /build && /build/bin/pip install --no-cache-dir ${PIP_ARGS} hatchling hatch-vcs
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 # What each process installs, by its own extra: `pip install -r` before the code is there, so that a change of code
-# does not install torch again. The client (`plaudit==...`) is not among it: it is built here, too.
+# does not install torch again. The client (`plaudit>=...`) is not among it: it is built here, too. No .git is here, so
+# the version is the fallback of pyproject.toml; SETUPTOOLS_SCM_PRETEND_VERSION sets another one.
 RUN for extra in api scorer executor; do /build/bin/python -c "import sys, tomllib; \
 p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-own = [line for line in p['dependencies'] if not line.startswith('plaudit==')]; \
+own = [line for line in p['dependencies'] if not line.startswith('plaudit>=')]; \
 print(*own, *p['optional-dependencies'][sys.argv[1]], sep='\n')" $extra > /src/$extra.txt; done
 COPY sandbox sandbox
 COPY service service

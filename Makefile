@@ -1,15 +1,19 @@
 # plaudit: two commands are enough, `make run` and `make test`; each prints what it installs before it does.
 
+SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
+PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt torch==2.13.0
+# What is being downloaded and how large it is, a line each; all of it where pip fails.
+SHOWN := 2>&1 | tee .make/pip.log | sed -un 's/^ *Downloading \(.*\)/  downloading \1/p; s/^ *Using cached \(.*\)/  from the cache: \1/p; s/^\(Installing collected packages\).*/  \1 .../p'; \
+	[ "$${PIPESTATUS[0]}" -eq 0 ] || { tail -20 .make/pip.log >&2; exit 1; }
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 TO_EXTEND := qemu-system-x86 mmdebstrap squashfs-tools busybox-static cpio runc slurmctld slurmd slurm-client munge
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
-.PHONY: help run up test extended quick check format clean bench reproduce-mini tables toolchains
+.PHONY: help run up test extended quick check coverage docs format clean bench reproduce-mini tables toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -39,11 +43,20 @@ check: .make/test  ## lint, format, types, import laws
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 
+coverage: .make/test  ## which lines the unit tests run, as a table and in build/coverage; ARGS for other tests
+	$(BIN)/coverage run -m pytest -q -m 'not extended' $(or $(ARGS),tests/unit)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage html -q && $(BIN)/coverage report --skip-covered --sort=cover
+
+docs: .make/test  ## the documentation as a site, in build/docs; every link in it is checked
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'build/docs is the site; to read it: $(BIN)/python -m http.server -d build/docs 8001'
+
 format: .make/test  ## the code as ruff formats it
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built and cached here; the environment and the toolchains stay
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build .coverage*
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time
@@ -79,15 +92,17 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 .make/run: .venv/bin/python pyproject.toml client/pyproject.toml constraints.txt .ci/need Makefile
 	@.ci/need $(TO_RUN)
 	@echo 'installing into .venv: plaudit and plaudit-server[api,scorer,executor], torch included (some minutes the first time)'
-	@$(PIP) -e client -e '.[api,scorer,executor]'
-	@mkdir -p .make && touch $@
+	@mkdir -p .make
+	@$(PIP) -e client -e '.[api,scorer,executor]' $(SHOWN)
+	@touch $@
 
 .make/test: .venv/bin/python pyproject.toml client/pyproject.toml constraints.txt .ci/need .ci/extract Makefile
 	@.ci/need $(TO_RUN) $(TO_TEST)
 	@.ci/extract
 	@echo 'installing into .venv: plaudit and plaudit-server[dev], torch included (some minutes the first time)'
-	@$(PIP) -e client -e '.[dev]'
-	@mkdir -p .make && touch $@
+	@mkdir -p .make
+	@$(PIP) -e client -e '.[dev]' $(SHOWN)
+	@touch $@
 
 .make/extended: .make/test
 	@echo 'installing into .venv: plaudit-server[ray], 240 MB more'

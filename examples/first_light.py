@@ -161,7 +161,11 @@ def main() -> int:
             "\n* best. The reward is the pass rate, and the score breaks ties: it adds less than half of one test.\n"
             "The tests are the evidence, the score is an estimate."
         )
-        print(f"\nplaudit is up at {url} (dashboard at /, reference at /docs). Ask it:\n\n{CURL.format(url=url)}\n")
+        if arguments.once:
+            print("\nThat was all: plaudit stops now. `make run` serves until Ctrl-C, `make up` on port 8000.")
+        else:
+            print(f"\nplaudit is up at {url} (dashboard at /, reference at /docs). Ask it:\n\n{CURL.format(url=url)}\n")
+            print("The command line is in .venv: `. .venv/bin/activate` puts `plaudit` on your PATH, `plaudit --help`.")
         if any(completion.status != "ok" for completion in result.completions):
             print("some completions got no reward: a server error, see the log above", file=sys.stderr)
             return 1

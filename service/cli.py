@@ -24,6 +24,28 @@ Every flag is also PLAUDIT_<NAME> in the environment (lists separated by commas)
 settings in force, including those without a flag. Logs go to stderr.
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 this host lacks what the message names."""
 
+EXAMPLES = {
+    "up": """
+  plaudit up                                    everything, on 127.0.0.1:8000
+  plaudit up --model default=runs/mini/checkpoint --executors 8
+  plaudit up --host 0.0.0.0 --api-key KEY --state-dir /var/lib/plaudit""",
+    "serve": """
+  plaudit serve --redis-url redis://host:6379 --api-key KEY""",
+    "score": """
+  plaudit worker score --redis-url redis://host:6379 --model default=FOLDER""",
+    "execute": """
+  plaudit worker execute --redis-url redis://host:6379 --executors 8""",
+    "check": """
+  plaudit check                                 what `plaudit up` would lack here
+  plaudit check --json --model default=FOLDER""",
+    "plan": """
+  plaudit plan --measure                        what this host can do, in some minutes
+  plaudit plan --rollouts 5120 --tests 20       what to start for that""",
+    "build": """
+  plaudit vm build /var/lib/plaudit/vm          an image with Python
+  plaudit vm build FOLDER --languages python cpp""",
+}
+
 # Groups of settings that a command takes as flags; service/settings.py says which setting is in which group.
 SERVER = ("address", "broker", "keys")
 HOST = (*SERVER, "processes", "scoring", "executing", "state")
@@ -49,7 +71,7 @@ def add_commands(commands: cli.Subparsers) -> None:
         *groups: str,
         epilog: str = EPILOG,
     ) -> argparse.ArgumentParser:
-        added = cli.add_command(place, name, function, text, epilog)
+        added = cli.add_command(place, name, function, text, epilog, EXAMPLES[name] if epilog is EPILOG else "")
         for group in groups:
             _add_settings(added, group)
         return added
@@ -73,7 +95,9 @@ def add_commands(commands: cli.Subparsers) -> None:
     check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
     machine = commands.add_parser("vm", help="virtual machines for executors")
     actions = machine.add_subparsers(title="actions", metavar="ACTION", required=True)
-    build = cli.add_command(actions, "build", _vm_build, "build the image of a virtual machine (docs/sandbox.md)", "")
+    build = cli.add_command(
+        actions, "build", _vm_build, "build the image of a virtual machine (docs/sandbox.md)", "", EXAMPLES["build"]
+    )
     build.add_argument("folder", metavar="FOLDER", type=Path, help="where to; an image that is there is replaced")
     build.add_argument(
         "--languages", nargs="+", default=["python"], metavar="NAME", help="whose toolchains it gets (default: python)"
@@ -244,7 +268,7 @@ def _service(flags: argparse.Namespace, *, needs_redis: bool = False) -> Setting
     settings = _settings(flags)
     if needs_redis and settings.redis_url is None:
         raise UsageError("--redis-url is missing (or PLAUDIT_REDIS_URL); only `plaudit up` starts a broker of its own")
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     if settings.redis_url is not None:
         from service.queue.connections import checked
         from service.queue.shards import served_shards

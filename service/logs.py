@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line, on stderr.
+"""Structured logs on stderr: one JSON object per line; on a terminal a line that people read, with the same fields.
 
 Prompts, completions and programs are not logged unless `log_payloads` is set.
 """
@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 # Attributes that every record has; any other came with `extra` and becomes a field of the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -24,17 +24,45 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **_fields(record),
         }
-        line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
-def configure(level: str) -> None:
-    """Send the logs of this process to stderr as JSON, from a level on; replaces the root logger's handlers."""
+class TextFormatter(logging.Formatter):
+    """A record as a line for people: local time, level, logger, message, fields; a traceback below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
+        fields = "".join(f"  {name}={_word(value)}" for name, value in _fields(record).items() if value != "")
+        name = record.name.removeprefix("plaudit.")
+        line = f"{at} {record.levelname.lower():<7} {name}: {record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What came with `extra`."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _word(value: Any) -> str:
+    """A value that cannot be taken for two fields, nor end the line."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if text.isprintable() and not any(char in text for char in ' "=') else json.dumps(text)
+
+
+def configure(level: str, form: Literal["auto", "text", "json"] = "auto") -> None:
+    """Send the logs of this process to stderr, from a level on; replaces the root logger's handlers.
+
+    Args:
+        level: The lowest that is logged.
+        form: "auto" is "text" where stderr is a terminal, and "json" elsewhere.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    handler.setFormatter(TextFormatter() if text else JsonFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -334,6 +334,12 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "lowest level that is logged: debug, info, warning or error", group="logging", metavar="LEVEL"
     )
+    log_format: Literal["auto", "text", "json"] = setting(
+        "auto",
+        "how log lines are written: text for people, json for machines; auto: text on a terminal, json elsewhere",
+        group="logging",
+        metavar="FORMAT",
+    )
     log_payloads: bool = setting(False, "log prompts, completions and programs", group="logging")
     metrics_port: int = setting(
         0, "port of a worker's own /metrics; 0: none", group="metrics", metavar="PORT", ge=0, le=65535

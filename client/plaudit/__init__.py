@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from plaudit import errors, integrations, schemas
     from plaudit.async_client import AsyncClient
     from plaudit.calls import BestOfN, StreamedItem
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     )
     from plaudit.single_call import best_of_n
 
-__version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "BestOfN",
@@ -104,6 +104,8 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used (PEP 562)."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("plaudit")
     if name in _MODULES:
         return importlib.import_module(f"plaudit.{name}")
     if name not in __all__:

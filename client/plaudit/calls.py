@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from plaudit.errors import InfraError, Invalid, Unreachable, UsageError, by_code
+from plaudit.field_errors import sentence
 from plaudit.options import known_language, refuse_unknown
 from plaudit.retries import CallSteps, RetryPolicy, send_with_retries
 from plaudit.schemas import (
@@ -354,11 +355,11 @@ def _request(kind: type[R], items: Any, options: Mapping[str, Any]) -> R:
     try:
         return kind(items=items, **options)
     except ValidationError as error:
-        raise Invalid(str(error)) from error
+        raise Invalid(sentence(error.errors())) from error
 
 
 def _parse(response: httpx.Response, kind: type[A]) -> A:
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
-        raise InfraError(f"{response.url.path} did not answer as plaudit does: {error}") from error
+        raise InfraError(f"{response.url.path} did not answer as plaudit does: {sentence(error.errors())}") from error

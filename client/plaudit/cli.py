@@ -1,8 +1,9 @@
 """The command line `plaudit`.
 
 - The client's commands are here: score, execute, rank, activate. They talk to a running service.
-- `plaudit-server`, where it is installed, adds up, serve, worker, ray and check (`service.cli.add_commands`). Where it
-  is not, these commands exit with 3 and name the distribution to install.
+- `plaudit-server`, where it is installed, adds up, serve, worker, ray, plan, vm and check (`service.cli.add_commands`).
+  Where it is not, check looks at the client and the service that it reaches, and the others exit with 3 and name the
+  distribution.
 - `--help` imports nothing heavy: a command imports what it needs when it runs.
 """
 
@@ -15,18 +16,45 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
-from typing import Any, TextIO
+from typing import IO, Any
 
-from plaudit.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, PlauditError, UsageError, exit_code
+from plaudit.errors import (
+    EXIT_FAILED,
+    EXIT_HOST,
+    EXIT_OK,
+    NotFound,
+    PlauditError,
+    Unauthorized,
+    Unreachable,
+    UsageError,
+    exit_code,
+)
 
 PREFIX = "PLAUDIT_"
 SERVER = "plaudit-server"
-SERVER_COMMANDS = ("up", "serve", "worker", "ray", "check")
+SERVER_COMMANDS = ("up", "serve", "worker", "ray", "plan", "vm")
 
 DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
 EPILOG = """\
 Every flag is also PLAUDIT_<NAME> in the environment (lists separated by commas); flags win. Logs go to stderr.
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named in the message."""
+EXAMPLES = {
+    "score": """
+  plaudit score completions.jsonl --out scores.jsonl
+  echo '{"prompt": "Write add.", "completions": ["def add(a, b): return a + b"]}' | plaudit score -""",
+    "execute": """
+  plaudit execute programs.jsonl --out verdicts.jsonl
+  plaudit execute programs.jsonl --out verdicts.jsonl --resume    goes on where an interrupted run stopped
+  plaudit execute --replay REQUEST_ID                             judges a request once more, and compares""",
+    "rank": """
+  plaudit rank examples/problems.jsonl --out ranked.jsonl
+  plaudit rank problems.jsonl --spec spec.json
+  where spec.json is, for the model alone: {"terms": [{"name": "rm", "type": "score"}]}""",
+    "activate": """
+  plaudit activate default runs/mini/checkpoint --api-key ADMIN_KEY""",
+    "check": """
+  plaudit check --url http://host:8000 --api-key KEY""",
+}
 
 # Flags of the commands that talk to a running service. They are the caller's, not the service's, settings.
 CLIENT_FLAGS: dict[str, dict[str, Any]] = {
@@ -45,9 +73,13 @@ CLIENT_FLAGS: dict[str, dict[str, Any]] = {
     "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
     "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests first, then the model"},
     "replay": {"metavar": "ID|FILE", "help": "instead of a file of items: judge a request once more, and compare"},
+    "resume": {
+        "action": "store_true",
+        "help": "keep the lines of --out FILE, and go on with the item after them",
+    },
     "early_stop": {"action": "store_true", "help": "stop running a group once a completion passes everything"},
 }
-ALWAYS = ("url", "api_key", "out", "batch", "concurrency", "deadline_ms")
+ALWAYS = ("url", "api_key", "out", "resume", "batch", "concurrency", "deadline_ms")
 BULK_COMMANDS = {
     "score": ("score completions with the reward model", (*ALWAYS, "use_model", "on_overflow", "calibrated")),
     "execute": ("run programs against their tests", (*ALWAYS, "replay")),
@@ -84,16 +116,34 @@ def run(argv: Sequence[str] | None, add_server_commands: AddCommands | None = No
     """Parse `argv`, run its command and return the exit code: errors go to standard error, without a traceback."""
     flags = parser(os.environ, add_server_commands).parse_args(argv)
     try:
-        return int(flags.run(flags))
+        code = int(flags.run(flags))
+        sys.stdout.flush()  # a closed pipe is met here, not at the interpreter's end
+        return code
     except PlauditError as error:
-        print(f"plaudit: {error.detail}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
+        notes = [*getattr(error, "__notes__", ()), *_hints(error, flags)]
+        print(f"plaudit: {error.detail}", *notes, sep="\n  ", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
-        print("plaudit: interrupted", file=sys.stderr)
+        written = getattr(flags, "out", "-")
+        how = "" if written == "-" else f"; {written} has what is done, and the same command with --resume goes on"
+        print(f"plaudit: interrupted{how}", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _hints(error: PlauditError, flags: argparse.Namespace) -> Iterator[str]:
+    """What to do about an error, where the flags can mend it."""
+    url = getattr(flags, "url", None)
+    if url is None:
+        return
+    if isinstance(error, Unreachable):
+        yield f"--url is {url}; `plaudit up` (in a clone: `make up`) starts a service there"
+    elif isinstance(error, Unauthorized):
+        yield "--api-key or PLAUDIT_API_KEY gives the key"
+    elif isinstance(error, NotFound) and url.rstrip("/").rpartition("/")[2] in (*BULK_COMMANDS, "reward"):
+        yield f"--url takes where the service is, without an endpoint: {url.rstrip('/').rpartition('/')[0]}"
 
 
 # --- the grammar -----------------------------------------------------------------------------------------------------
@@ -129,13 +179,25 @@ def parser(environ: Mapping[str, str], add_server_commands: AddCommands | None =
     )
     for flag in ("url", "api_key"):
         _add_client_flag(activate, flag, environ)
+    if add_server_commands is None:
+        check = add_command(commands, "check", _check, "show what is installed, and whether a service answers")
+        check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
+        for flag in ("url", "api_key"):
+            _add_client_flag(check, flag, environ)
     return top
 
 
 def add_command(
-    commands: Subparsers, name: str, function: Callable[[argparse.Namespace], int], text: str, epilog: str = EPILOG
+    commands: Subparsers,
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+    epilog: str = EPILOG,
+    examples: str | None = None,
 ) -> argparse.ArgumentParser:
     """A command of that name: `function` takes the parsed flags and returns the exit code."""
+    shown = EXAMPLES[name] if examples is None else examples
+    epilog = f"Examples:{shown}\n\n{epilog}" if shown else epilog
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
@@ -172,6 +234,8 @@ def _send(flags: argparse.Namespace) -> int:
 
     if flags.batch < 1 or flags.concurrency < 1 or flags.deadline_ms < 1:
         raise UsageError("--batch, --concurrency and --deadline-ms take whole numbers from 1")
+    if flags.resume and flags.out == "-":
+        raise UsageError("--resume needs --out FILE, which has what is done")
     options: dict[str, Any] = {"deadline_ms": flags.deadline_ms}
     if flags.command == "score":
         options |= {"model": flags.use_model, "on_overflow": flags.on_overflow, "calibrated": flags.calibrated}
@@ -196,7 +260,8 @@ def _send(flags: argparse.Namespace) -> int:
             async def call(items: Sequence[Any]) -> Any:
                 return (await method(items, **options)).results
 
-            with _open_in(flags.file) as lines, _open_out(flags.out) as sink:
+            done = bulk.Answered.of(flags.out) if flags.resume else None
+            with _open_in(flags.file) as lines, _open_out(flags.out, "a" if flags.resume else "w") as sink:
                 size = os.fstat(lines.fileno()).st_size if flags.file != "-" else None
                 tally = await bulk.run(
                     call,
@@ -206,10 +271,17 @@ def _send(flags: argparse.Namespace) -> int:
                     batch=flags.batch,
                     concurrency=flags.concurrency,
                     progress=bulk.ProgressBar(size),
+                    done=done,
                 )
         return tally.exit_code
 
     return asyncio.run(send())
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from plaudit import client_check
+
+    return client_check.run(flags.url, flags.api_key, as_json=flags.json)
 
 
 def _activate(flags: argparse.Namespace) -> int:
@@ -227,13 +299,15 @@ def _activate(flags: argparse.Namespace) -> int:
 def _read_spec(path: str, kind: Any) -> Any:
     from pydantic import ValidationError
 
+    from plaudit.field_errors import sentence
+
     try:
         with open(path, "rb") as file:
             return kind.model_validate_json(file.read())
     except OSError as error:
         raise UsageError(f"--spec {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise UsageError(f"--spec {path}: {error}") from error
+        raise UsageError(f"--spec {path}: {sentence(error.errors())}") from error
 
 
 @contextlib.contextmanager
@@ -250,12 +324,12 @@ def _open_in(path: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _open_out(path: str) -> Iterator[TextIO]:
+def _open_out(path: str, mode: str = "w") -> Iterator[IO[str]]:
     if path == "-":
         yield sys.stdout
         return
     try:
-        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - as above
+        file: IO[str] = open(path, mode, encoding="utf-8")  # noqa: SIM115 - as above
     except OSError as error:
         raise UsageError(f"--out {path}: {error.strerror}") from error
     with file:

@@ -126,6 +126,12 @@ class UnsupportedEncoding(PlauditError):
     status, code, title, retryable = 415, "unsupported_encoding", "Unsupported content encoding", False
 
 
+class UnsupportedMediaType(PlauditError):
+    """The body is not said to be JSON."""
+
+    status, code, title, retryable = 415, "unsupported_media_type", "Body is not JSON", False
+
+
 class TooLarge(PlauditError):
     """More items, completions, tests or bytes than a limit allows; the detail names field, value and limit."""
 

@@ -44,6 +44,10 @@ class UnsupportedLanguage(Exception):
     """The language is unknown, or its toolchain is not installed on this host; the message says which."""
 
 
+class UnsupportedKind(UnsupportedLanguage):
+    """Programs of this language cannot be judged by suites of this kind."""
+
+
 def resolve(name: str) -> str:
     """The canonical name of a language or variant.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -28,7 +28,7 @@ def read_file(source: str) -> ReplayAnswer | None:
         raise UsageError(f"--replay {source}: {error}") from error
 
 
-async def run_again(client: AsyncClient, replay: ReplayAnswer, sink: TextIO, deadline_ms: int) -> int:
+async def run_again(client: AsyncClient, replay: ReplayAnswer, sink: IO[str], deadline_ms: int) -> int:
     """Run it and write a line per program. Returns the exit code: 1 where a verdict differs."""
     same = True
     for index, item in enumerate(replay.items):

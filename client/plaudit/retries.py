@@ -101,7 +101,7 @@ def classify(outcome: AttemptOutcome, retryable: Set[int] = RETRYABLE) -> tuple[
         text = str(outcome) or type(outcome).__name__
         if isinstance(outcome, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
             return UsageError(text), False, None
-        return Unreachable(text), True, None
+        return Unreachable(f"no answer{_from(outcome)}: {text}"), True, None
     retry_after_s = _retry_after_s(outcome.headers.get("Retry-After"))
     try:
         problem = ProblemDocument.model_validate_json(outcome.content)
@@ -116,6 +116,14 @@ def classify(outcome: AttemptOutcome, retryable: Set[int] = RETRYABLE) -> tuple[
         error.add_note(str(field_error))
     error.add_note(f"request {problem.request_id}")
     return error, problem.retryable, retry_after_s
+
+
+def _from(error: httpx.TransportError | None) -> str:
+    """ " from http://host:8000", if the error knows its request."""
+    if error is None or error._request is None:  # its property raises where there is none
+        return ""
+    url = error._request.url
+    return f" from {url.scheme}://{url.netloc.decode()}"
 
 
 def _of_status(status: int) -> type[PlauditError]:

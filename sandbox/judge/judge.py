@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from plaudit.languages import UnsupportedLanguage, resolve
+from plaudit.languages import UnsupportedKind, resolve
 from sandbox import languages
 from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved
 from sandbox.judge.bounds import shown_tail
@@ -85,7 +85,8 @@ def judge(
         raise InvalidSuite(f"tests.{flaw}")
     kind = kind_of(suite)
     if kind not in languages.KINDS[language]:
-        raise UnsupportedLanguage(f"{language} programs cannot be judged by {kind!r} suites")
+        takes = ", ".join(sorted(languages.KINDS[language]))
+        raise UnsupportedKind(f"{language} programs cannot be judged by {kind!r} suites; they take {takes}")
     sandbox.require(language)
     try:
         check_limits(limits)

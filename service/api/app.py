@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from plaudit.errors import UsageError
-from plaudit.schemas import ProblemDocument
 from service import metrics
 from service.api import error_handlers
 from service.api.compat import registry
@@ -31,8 +30,9 @@ from service.api.handlers.reward_service import RewardService
 from service.api.handlers.score_cache import ScoreCache
 from service.api.handlers.validation import RequestValidator
 from service.api.middleware import Drain, RequestMiddleware
+from service.api.openapi_document import openapi_document
 from service.api.response_forms import GzipAnswers, HeadAnswers
-from service.api.routes import native_router
+from service.api.routes import native_router, native_routes
 from service.api.state import AppState
 from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests, ShardedDurableRequests
 from service.api.stores.event_reader import CHECK_S, EventReader
@@ -121,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=metadata.version("plaudit"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # service/api/routes/reference.py
         redoc_url=None,
         root_path=settings.root_path,
     )
@@ -130,7 +131,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.drain = Drain()
     app.add_middleware(GzipAnswers)
     app.add_middleware(HeadAnswers)
-    app.add_middleware(RequestMiddleware, settings=settings, drain=app.state.drain)
+    dialects = registry.enabled(settings.dialects_off)
+    routes = [*native_routes(), *(route for dialect in dialects for route in dialect.router.routes)]
+    app.add_middleware(RequestMiddleware, settings=settings, drain=app.state.drain, routes=routes)
     if settings.cors_origin:  # outermost: a browser asks for permission without a key
         app.add_middleware(
             CORSMiddleware,
@@ -139,17 +142,5 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
+    app.openapi = functools.partial(openapi_document, app, settings)  # type: ignore[method-assign]
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, object]:
-    """The framework's document, with plaudit's problem type in place of the framework's validation error."""
-    if app.openapi_schema is None:
-        document = FastAPI.openapi(app)
-        schemas = document["components"]["schemas"]
-        schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        app.openapi_schema = document
-    return app.openapi_schema

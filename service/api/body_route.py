@@ -16,7 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
-from plaudit.errors import BadRequest
+from plaudit.errors import BadRequest, UnsupportedMediaType
+from plaudit.field_errors import not_json
 from service.api import json_body
 from service.api.dispatch.tasks import SMALL_BYTES, in_thread, mark_large
 
@@ -29,8 +30,12 @@ class BodyRoute(APIRoute):
         field = self.body_field
 
         async def with_bound_body(request: Request) -> Response:
-            if field is not None and _is_json(request):
+            if field is not None:
                 body = await request.body()
+                if body and not _is_json(request):
+                    given = request.headers.get("content-type")
+                    said = f"is said to be {given}" if given else "has no Content-Type"
+                    raise UnsupportedMediaType(f"body: it {said}; send `Content-Type: application/json`")
                 if len(body) > SMALL_BYTES:
                     mark_large()
                     request._json = await in_thread(_bound, field, body)
@@ -49,11 +54,11 @@ def _bound(field: Any, body: bytes) -> Any:
     try:
         parsed = json_body.load(body)
     except json.JSONDecodeError as error:
-        location = ("body", error.pos)
-        problem = {"type": "json_invalid", "loc": location, "msg": "JSON decode error", "ctx": {"error": error.msg}}
-        raise RequestValidationError([problem]) from error
+        whole = len(body) <= json_body.PIECE_BYTES  # of a larger one the position is that in a piece
+        why = not_json(error.msg, error.pos, error.doc) if whole else f"not JSON: {error.msg}"
+        raise BadRequest(f"body: {why}") from error
     except (ValueError, RecursionError) as error:
-        raise BadRequest("There was an error parsing the body") from error
+        raise BadRequest(json_body.NOT_UTF8_JSON) from error
     value, errors = field.validate(parsed, {}, loc=("body",))
     if errors:
         raise RequestValidationError(errors)

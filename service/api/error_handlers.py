@@ -12,8 +12,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from plaudit.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, PlauditError, TooLarge
+from plaudit.field_errors import by_field, not_json, sentence
 from plaudit.schemas import MAX_COMPLETIONS, MAX_ITEMS, MAX_TESTS, ProblemDocument
 from service import metrics
+from service.api.json_body import NOT_UTF8_JSON
 
 log = logging.getLogger("plaudit.api")
 
@@ -53,10 +55,6 @@ def respond(problem: ProblemDocument) -> Response:
     return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 
-def _field_path(location: tuple[Any, ...]) -> str:
-    return ".".join(str(name) for name in location if name != "body") or "body"
-
-
 def _is_past_ceiling(field: Any) -> bool:
     """Whether a list is longer than any deployment's limit for it."""
     return field["type"] == "too_long" and (field.get("ctx") or {}).get("max_length") in LIST_CEILINGS
@@ -74,13 +72,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
         fields = error.errors()
-        errors = [
-            {"path": _field_path(field["loc"]), "message": field["msg"], "type": field["type"]}
-            for field in fields[:MAX_FIELD_ERRORS]
-        ]
-        first = errors[0]
-        more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
-        detail = f"{first['path']}: {first['message']}{more}"
+        if fields[0]["type"] == "json_invalid":
+            text = error.body if isinstance(error.body, str) else ""
+            detail = f"body: {not_json(fields[0]['ctx']['error'], fields[0]['loc'][-1], text)}"
+            metrics.rejected.labels(BadRequest.code).inc()
+            return respond(problem_document(BadRequest(detail), request.state.request_id))
+        rows = by_field(fields)[:MAX_FIELD_ERRORS]
+        errors = [{"path": path or "body", "message": message, "type": kind} for path, message, kind in rows]
+        detail = sentence(fields)
         error_class = TooLarge if any(_is_past_ceiling(field) for field in fields) else Invalid
         metrics.rejected.labels(error_class.code).inc()
         return respond(problem_document(error_class(detail), request.state.request_id, errors))
@@ -88,4 +87,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         error_class = HTTP_ERRORS.get(error.status_code, BadRequest)
-        return respond(problem_document(error_class(str(error.detail)), request.state.request_id))
+        detail = str(error.detail)
+        if error.status_code == 404 and detail == "Not Found":  # the framework's own: no route has this path
+            detail = f"{request.method} {request.url.path}: there is no such endpoint; /docs lists them"
+        elif error.status_code == 400 and detail == "There was an error parsing the body":  # the framework's, too
+            detail = NOT_UTF8_JSON
+        elif error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            detail = f"{request.url.path} takes {allowed}, not {request.method}"
+        return respond(problem_document(error_class(detail), request.state.request_id))

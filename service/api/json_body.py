@@ -19,6 +19,7 @@ from typing import Any
 
 from plaudit.errors import TooLarge
 
+NOT_UTF8_JSON = "body: it is not JSON in UTF-8"
 PIECE_BYTES = 256 * 1024
 MAX_DEPTH = 500  # lists and objects within each other
 MAX_VALUES = 4_000_000  # a list or an object counts as four

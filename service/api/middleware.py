@@ -12,9 +12,11 @@ import hmac
 import logging
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plaudit.errors import BadRequest, ClientClosed, Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
@@ -30,6 +32,11 @@ log = logging.getLogger("plaudit.access")
 PUBLIC = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
 ADMIN = re.compile(r"^/models/[^/]+/activate$")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+
+
+def is_public(path: str) -> bool:
+    """Whether this path answers without a key."""
+    return path in PUBLIC or path.startswith("/docs/")
 
 
 class Drain:
@@ -58,8 +65,9 @@ class Drain:
 class RequestMiddleware:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain, routes: Sequence[BaseRoute]) -> None:
         self.app = app
+        self.routes = routes
         self.settings = settings
         self.drain = drain
 
@@ -78,7 +86,9 @@ class RequestMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
-                timing = f"queue;dur={state['queue_ms']:.1f}, compute;dur={state['compute_ms']:.1f}"
+                total_ms = (time.perf_counter() - started_at) * 1000
+                times = {"queue": state["queue_ms"], "compute": state["compute_ms"], "total": total_ms}
+                timing = ", ".join(f"{name};dur={ms:.1f}" for name, ms in times.items())
                 message["headers"] = [
                     *message.get("headers", []),
                     (b"x-request-id", state["request_id"].encode()),
@@ -86,6 +96,8 @@ class RequestMiddleware:
                 ]
             await send(message)
 
+        if scope["method"] not in ("GET", "HEAD") and len(scope["path"]) > 1:
+            scope["path"] = scope["path"].rstrip("/") or "/"  # what a redirect would ask a client to send again
         task = self.drain.enter()
         try:
             state["tenant"] = self._tenant(path_below_root(scope), headers)
@@ -97,6 +109,7 @@ class RequestMiddleware:
             shutdown = ShuttingDown("the server is shutting down and did not finish this request", retry_after_s=1.0)
             await respond(problem_document(shutdown, state["request_id"]))(scope, receive, send_with_headers)
         except PlauditError as error:
+            metrics.rejected.labels(error.code).inc()  # what comes here was turned away before its route
             await respond(problem_document(error, state["request_id"]))(scope, receive, send_with_headers)
         except HTTPException as error:  # a body that outgrew its limit, or is broken, while a middleware read it
             problem = problem_document(
@@ -125,12 +138,13 @@ class RequestMiddleware:
             raise _too_large(int(length), self.settings.max_body_bytes)
         keys, admins = self.settings.api_key, self.settings.admin_key
         needs_admin = ADMIN.match(path) is not None
-        if path in PUBLIC or not (keys or admins):
+        if is_public(path) or not (keys or admins):
             return ""
         given_key = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
         matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given_key.encode())]
         if not matches:
-            raise Unauthorized("send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`")
+            how = "send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`"
+            raise Unauthorized("this key is not one of the service's" if given_key else f"no key was given: {how}")
         if needs_admin and not any(hmac.compare_digest(key.encode(), given_key.encode()) for key in admins):
             raise Forbidden("this call needs an admin key")
         return hashlib.sha256(given_key.encode()).hexdigest()[:16]
@@ -156,9 +170,12 @@ class RequestMiddleware:
 
         return counted
 
-    @staticmethod
-    def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+    def _meant_route(self, scope: Scope) -> BaseRoute | None:
+        """Of a request that was turned away before it had one: its metrics are that route's."""
+        return next((route for route in self.routes if route.matches(scope)[0] is Match.FULL), None)
+
+    def _record(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route") or self._meant_route(scope), "path", "unmatched")
         metrics.http_requests.labels(route, scope["method"], str(status)).inc()
         metrics.http_seconds.labels(route).observe(seconds)
         if route not in ("/health", "/ready", "/metrics"):

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from plaudit.grading import TIMING_VERDICTS
-from plaudit.languages import UnsupportedLanguage
+from plaudit.languages import UnsupportedKind, UnsupportedLanguage
 from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError
 from sandbox.judge import judge
 from sandbox.judge.missing_modules import FLAG
@@ -130,6 +130,7 @@ class ExecuteRunner:
             report = self._judge(task, suite)
         except (InvalidSuite, UnsupportedLanguage) as error:
             code = "invalid_tests" if isinstance(error, InvalidSuite) else "language_unavailable"
+            code = "kind_unavailable" if isinstance(error, UnsupportedKind) else code
             code = "invalid_options" if isinstance(error, InvalidOptions) else code
             if isinstance(error, ModuleUnavailable):
                 code = "module_unavailable"

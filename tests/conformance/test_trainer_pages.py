@@ -27,7 +27,7 @@ from support.pages import ROOT, Block, blocks
 from support.stack import Stack
 
 WRITTEN = "http://127.0.0.1:8000"
-PAGES = sorted((ROOT / "docs" / "trainers").glob("*.md"))
+PAGES = sorted(page for page in (ROOT / "docs" / "trainers").glob("*.md") if page.name != "index.md")
 BLOCKS = {page: list(blocks(page)) for page in PAGES}
 ANY = "…"
 # Keys and flags from each trainer's source, at the versions in `tests/support/clients.py` or as of 2026-11
@@ -158,6 +158,17 @@ def test_verl_and_openrlhf_have_those_settings_still(wheels: Path) -> None:
             part = part[name]
     (trainer,) = clients.unpacked("openrlhf", wheels).rglob("openrlhf/cli/train_ppo_ray.py")
     assert '"--reward.remote_url"' in trainer.read_text()
+
+
+def test_every_page_says_at_a_glance_what_an_operator_asks_and_stands_on_the_first_page() -> None:
+    first = (ROOT / "docs" / "trainers" / "index.md").read_text("utf-8")
+    asked = ["install", "key", "several nodes", "time to expect", "watch", "an outage"]
+    for page in PAGES:
+        table = page.read_text("utf-8").partition("## At a glance")[2]
+        rows = dict(re.findall(r"^\| ([\w ]+) \| (.+) \|$", table, re.MULTILINE))
+        assert list(rows) == asked, page.name
+        assert all(rows.values()), page.name
+        assert f"({page.name})" in first, page.name
 
 
 def test_every_page_says_what_happens_when_something_fails_and_stands_in_the_index() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 import threading
 import time
 import uuid
@@ -115,7 +116,7 @@ def test_without_a_key_there_is_nothing_to_see(door: Stack, method: str, path: s
             assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/docs", "/docs/start.js", "/openapi.json"])
 def test_what_is_public_needs_no_key(door: Stack, path: str) -> None:
     with door.client() as http:
         assert http.get(path).status_code == 200
@@ -287,12 +288,70 @@ def test_a_request_id_is_echoed_or_made_and_time_is_told(http: httpx.Client) -> 
     assert made.headers["x-request-id"] == made.json()["request_id"] != "mine-1"
     for path in ("/health", "/nowhere", "/", "/metrics"):
         response = http.get(path)
-        assert response.headers["server-timing"] == "queue;dur=0.0, compute;dur=0.0"
+        assert re.fullmatch(r"queue;dur=0\.0, compute;dur=0\.0, total;dur=\d+\.\d", response.headers["server-timing"])
         assert response.headers["x-request-id"]
     computed = http.post("/execute", json=running(sleeper(0.05)))
     told = dict(part.split(";dur=") for part in computed.headers["server-timing"].split(", "))
     assert float(told["compute"]) == pytest.approx(computed.json()["timing"]["compute_ms"], abs=0.1)
     assert float(told["compute"]) > 50
+    assert float(told["total"]) >= computed.json()["timing"]["wall_ms"] >= 50
+
+
+def test_the_clock_and_the_work_of_several_jobs_are_told_apart(http: httpx.Client) -> None:
+    answer = http.post("/execute", json=running(*(sleeper(0.3 + n / 1000) for n in range(4)))).json()
+    assert answer["timing"]["compute_ms"] > 4 * 300
+    assert answer["timing"]["wall_ms"] > 300
+
+
+@pytest.mark.parametrize("path", ["/score", "/execute", "/rank", "/get_reward", "/run_code"])
+def test_a_body_that_is_not_said_to_be_json_is_415(http: httpx.Client, path: str) -> None:
+    for given in ("application/x-www-form-urlencoded", "text/plain", None):
+        headers = {} if given is None else {"Content-Type": given}
+        answer = http.post(path, content=json.dumps(SCORE), headers=headers)
+        document = problem(answer, 415, "unsupported_media_type")
+        assert "Content-Type: application/json" in document["detail"]
+        assert (given or "no Content-Type") in document["detail"]
+    spelt = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert http.post("/score", content=json.dumps(SCORE), headers=spelt).status_code == 200
+
+
+@pytest.mark.parametrize("size", [0, 100_000, 400_000], ids=["small", "parsed in a thread", "parsed in pieces"])
+def test_a_body_that_is_not_json_is_400_and_says_where(http: httpx.Client, size: int) -> None:
+    text = '{"items":\n [' + " " * size + "}"
+    document = problem(
+        http.post("/score", content=text, headers={"Content-Type": "application/json"}), 400, "bad_request"
+    )
+    assert document["detail"].startswith("body: not JSON: ")
+    assert size > 300_000 or f"line 2, column {size + 3}" in document["detail"]
+
+
+def test_errors_name_the_field_that_explains_the_others(http: httpx.Client) -> None:
+    document = problem(http.post("/rank", json={"items": [{"prompt": "p", "completion": ["c"]}]}), 422, "invalid")
+    assert document["detail"].startswith("items.0.completion: there is no such field; did you mean 'completions'?")
+    assert [field["path"] for field in document["errors"]] == ["items.0.completion", "items.0.completions"]
+
+
+def test_a_wrong_path_or_method_says_what_there_is(http: httpx.Client) -> None:
+    assert (
+        "POST /rank/rank: there is no such endpoint"
+        in problem(http.post("/rank/rank", json=SCORE), 404, "not_found")["detail"]
+    )
+    assert problem(http.get("/score"), 405, "method_not_allowed")["detail"] == "/score takes POST, not GET"
+
+
+def test_a_slash_too_many_is_no_redirect(http: httpx.Client) -> None:
+    assert http.post("/score/", json=SCORE, follow_redirects=False).status_code == 200
+
+
+def test_who_is_turned_away_is_counted_under_the_route_that_was_meant(door: Stack) -> None:
+    with door.client() as http:
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            document = problem(http.post("/score", json=SCORE, headers=headers), 401, "unauthorized")
+            assert document["detail"].startswith("this key" if headers else "no key was given")
+        metrics = http.get("/metrics").text
+    counted = [line for line in metrics.splitlines() if line.startswith("plaudit_http_requests_total{")]
+    assert any('route="/score"' in line and 'status="401"' in line for line in counted), counted
+    assert re.search(r'plaudit_rejected_total\{reason="unauthorized"\} [2-9]', metrics)
 
 
 # --- deadlines -------------------------------------------------------------------------------------------------------

@@ -102,7 +102,8 @@ def test_a_script_s_fields_are_checked(http: httpx.Client, tests: Any) -> None:
 def test_values_of_other_languages_cannot_be_looked_into(http: httpx.Client) -> None:
     (one,) = execute(http, "ruby", {"kind": "assert", "asserts": ["assert f() == 1"]}, "def f() = 1")
     assert (one["status"], one["trainable"], one["verdict"]) == ("invalid", False, None)
-    assert one["error"]["code"] == "language_unavailable"
+    assert one["error"]["code"] == "kind_unavailable"
+    assert "they take" in one["error"]["detail"]
     assert "assert" in one["error"]["detail"]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 import schemathesis
+from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
@@ -18,6 +20,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from plaudit.schemas import ProblemDocument
+from service.api.compat.registry import DIALECTS
+from service.api.middleware import PUBLIC
+from service.api.openapi_examples import EXAMPLES
 from support.stack import Stack
 
 METHODS = {
@@ -76,6 +82,68 @@ def test_every_schema_that_is_named_is_there_and_is_a_schema(document: dict[str,
 def test_unknown_fields_are_forbidden_by_the_document_too(document: dict[str, Any]) -> None:
     for name in ("ScoreRequest", "ExecuteRequest", "RewardRequest", "RankRequest", "ExecuteItem", "LimitsSpec"):
         assert document["components"]["schemas"][name]["additionalProperties"] is False
+
+
+def test_every_route_of_every_dialect_is_in_the_document(document: dict[str, Any]) -> None:
+    for dialect in DIALECTS.values():
+        for route in dialect.router.routes:
+            assert isinstance(route, APIRoute)
+            for method in route.methods:
+                operation = document["paths"][route.path][method.lower()]
+                assert operation["tags"] == [dialect.name]
+                assert dialect.retry_status is None or str(dialect.retry_status) in operation["responses"]
+
+
+def test_tags_are_described_and_keys_are_asked_for_where_they_are_needed(document: dict[str, Any]) -> None:
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert document["components"]["securitySchemes"].keys() == {"bearer", "basic"}
+    assert {} in document["security"]  # this service has no keys
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert set(operation["tags"]) <= described
+            assert (operation.get("security") == []) is (path in PUBLIC)
+
+
+def test_problems_name_their_codes(document: dict[str, Any]) -> None:
+    answers = document["paths"]["/execute"]["post"]["responses"]
+    assert "`testset_unknown`" in answers["404"]["description"]
+    for status, response in answers.items():
+        if status.startswith(("4", "5")):
+            example = ProblemDocument.model_validate(response["content"]["application/problem+json"]["example"])
+            assert example.status == int(status)
+
+
+def test_every_example_is_in_the_document_and_is_answered(stack: Stack, document: dict[str, Any]) -> None:
+    with stack.client() as http:
+        for path, examples in EXAMPLES.items():
+            content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+            assert {one["summary"]: one["value"] for one in content["examples"].values()} == examples
+            for summary, body in examples.items():
+                answer = http.post(path, json=body, timeout=60)
+                assert answer.status_code == 200, (path, summary, answer.text)
+    assert EXAMPLES.keys() >= {path for path, methods in METHODS.items() if methods == {"post"}} - {
+        "/models/{name}/activate"
+    }
+
+
+def test_the_reference_page_loads_nothing_from_elsewhere(stack: Stack) -> None:
+    with stack.client() as http:
+        page = http.get("/docs")
+        policy = page.headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "default-src 'none'" in policy
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert all(not re.match(r"\w+:|//|/", target) or target == "data:," for target in loaded), loaded
+        files = [target for target in loaded if target.startswith("docs/")]
+        assert len(files) == 3
+        for target in files:
+            answer = http.get(f"/{target}")
+            assert answer.status_code == 200
+            assert len(answer.content) > 100
+            assert answer.headers["content-type"].startswith(
+                "text/css" if target.endswith(".css") else "text/javascript"
+            )
+        assert http.get("/docs/README.md").status_code == 404
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and w
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,26 +118,15 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 def endpoints() -> str:
     from service.api.app import create_app
+    from service.api.compat.registry import DIALECTS
 
     document = create_app(Settings(redis_url="unix:///nowhere")).openapi()
-    what = {
-        "/jobs/{job_id}": {"get": "A durable request: wait for news of it", "delete": "Cancel it"},
-        "/jobs/{job_id}/events": {"get": "The same as server-sent events"},
-        "/requests/{request_id}/replay": {"get": "What it takes to reproduce its verdicts"},
-        "/testsets/{sha256}": {"put": "Store a test suite, to be named by its digest"},
-        "/models": {"get": "What is served: revision, limits, parity"},
-        "/models/{name}/activate": {"post": "Swap in another revision (admin key)"},
-        "/languages": {"get": "What the executors run, with toolchain versions"},
-        "/info": {"get": "Versions, limits, isolation level, models, queues"},
-        "/health": {"get": "The process lives"},
-        "/ready": {"get": "A worker of each configured kind has done a job; 503 until then"},
-        "/metrics": {"get": "Prometheus"},
-    }
     rows = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            text = what.get(path, {}).get(method) or operation.get("summary", "")
-            rows.append([f"`{method.upper()} {path.replace('job_id', 'id').replace('request_id', 'id')}`", text])
+            if operation["tags"][0] not in DIALECTS:
+                name = path.replace("job_id", "id").replace("request_id", "id")
+                rows.append([f"`{method.upper()} {name}`", operation["summary"]])
     rows.append(["`GET /`, `/docs`, `/openapi.json`", "The dashboard, the interactive reference, the schema"])
     return table(["endpoint", "what it does"], rows)
 
@@ -243,6 +233,30 @@ def kinds() -> str:
     return table(["checkpoint", "known from", "`reward_model.json`", "compared with"], rows)
 
 
+def commands() -> str:
+    """Every command with its flags; not argparse's own text, whose form is another in every version of Python."""
+    from plaudit import cli
+    from service.cli import add_commands
+
+    return "\n\n".join(_command("plaudit", cli.parser({}, add_commands)))
+
+
+def _command(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, child in action.choices.items():
+                yield from _command(f"{name} {word}", child)
+        elif action.dest != "help" and name != "plaudit":
+            value = action.metavar or ("" if action.nargs == 0 else "|".join(map(str, action.choices or ["VALUE"])))
+            shown = " ".join([*action.option_strings[-1:], value] if action.option_strings else [str(action.metavar)])
+            rows.append([f"`{shown.strip()}`", (action.help or "") % {"default": action.default}])
+    if rows:
+        yield f"## {name}"
+        yield str(parser.description)
+        yield table(["argument", "what"], rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "dialects": dialects,
     "languages": languages,
@@ -250,6 +264,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "kinds": kinds,
     "endpoints": endpoints,
     "errors": error_codes,
+    "commands": commands,
     "verdicts": verdicts,
     "settings": settings,
     "metrics": families,

@@ -46,7 +46,14 @@ def test_one_version_and_one_licence() -> None:
     server = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text("utf-8"))["project"]
     citation = load(ROOT / "CITATION.cff")
-    assert server["version"] == client["version"] == citation["version"]
+    for distribution, root in ((".", None), ("client", "..")):
+        tree = tomllib.loads((ROOT / distribution / "pyproject.toml").read_text("utf-8"))
+        assert tree["project"]["dynamic"] == ["version"]
+        options = tree["tool"]["hatch"]["version"]["raw-options"]
+        assert (options["fallback_version"], options.get("root")) == (citation["version"], root)
+    (needed,) = (one for one in server["dependencies"] if re.match(r"plaudit\b", one))
+    major, minor = map(int, citation["version"].split(".")[:2])
+    assert needed == f"plaudit>={major}.{minor}.dev0,<{major}.{minor + 1}"
     assert server["license"] == client["license"] == citation["license"]
 
 

@@ -21,7 +21,7 @@ from plaudit.schemas import CompletionReward, ExecuteTerm, RewardRequest, Reward
 
 MAX_ITEMS = 256  # of one request; what a deployment takes by default
 RETRY_S = 0.5  # pause before rows that a server error hit are sent again
-NO_SUCH_LANGUAGE = frozenset({"language_unknown", "language_unavailable"})
+NO_SUCH_LANGUAGE = frozenset({"language_unknown", "language_unavailable", "kind_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)

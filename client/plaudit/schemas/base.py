@@ -95,8 +95,9 @@ class ModelRef(Answer):
 
 
 class Timing(Answer):
-    queue_ms: float = 0.0
-    compute_ms: float = 0.0
+    queue_ms: float = Field(default=0.0, description="the longest wait in the queue of one of its jobs")
+    compute_ms: float = Field(default=0.0, description="the work of all its jobs together, which run side by side")
+    wall_ms: float = Field(default=0.0, description="from arrival to answer, by the clock")
 
 
 class ProblemDocument(Answer):

@@ -83,7 +83,7 @@ class Dialect:
         self.clients = clients
         self.deadline_s = deadline_s
         self.retry_status = retry_status
-        self.router = APIRouter(route_class=_route_class(retry_status), include_in_schema=False)
+        self.router = APIRouter(route_class=_route_class(retry_status), tags=[name])
 
 
 def _route_class(retry_status: int | None) -> type[APIRoute]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class RequestContext:
         progress: called as `progress(index, result)` with every finished item.
         queue_ms: the longest wait of one of its jobs.
         compute_ms: the sum of its jobs' work.
+        began_at: `time.monotonic()` when the work began.
     """
 
     request_id: str
@@ -37,6 +39,7 @@ class RequestContext:
     progress: Progress | None = None
     queue_ms: float = 0.0
     compute_ms: float = 0.0
+    began_at: float = field(default_factory=time.monotonic)
     _num_reported: int = field(default=0, init=False)
 
     @property
@@ -61,7 +64,8 @@ class RequestContext:
 
     @property
     def timing(self) -> Timing:
-        return Timing(queue_ms=round(self.queue_ms, 3), compute_ms=round(self.compute_ms, 3))
+        wall_ms = (time.monotonic() - self.began_at) * 1000
+        return Timing(queue_ms=round(self.queue_ms, 3), compute_ms=round(self.compute_ms, 3), wall_ms=round(wall_ms, 3))
 
 
 def new_request_id() -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.routing import BaseRoute
 
-from service.api.routes import jobs, models, system, testsets, work
+from service.api.routes import jobs, models, reference, system, testsets, work
+
+MODULES = (work, jobs, testsets, models, system, reference)  # in the order of the OpenAPI document
 
 
 def native_router() -> APIRouter:
-    """All native endpoints, in the order of the OpenAPI document."""
+    """All native endpoints."""
     router = APIRouter()
-    for module in (work, jobs, testsets, models, system):
+    for module in MODULES:
         router.include_router(module.router)
     return router
+
+
+def native_routes() -> list[BaseRoute]:
+    """The routes of all native endpoints."""
+    return [route for module in MODULES for route in module.router.routes]

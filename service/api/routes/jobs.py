@@ -23,10 +23,15 @@ LastEventId = Annotated[
 ]
 RequestId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 
-router = APIRouter()
+router = APIRouter(tags=["requests"])
 
 
-@router.get("/jobs/{job_id}", response_model=JobStatus, responses=READ_PROBLEMS | problems(404))
+@router.get(
+    "/jobs/{job_id}",
+    response_model=JobStatus,
+    responses=READ_PROBLEMS | problems(404),
+    summary="A durable request: wait for news of it",
+)
 async def job(
     request: Request, job_id: JobId, wait_ms: Annotated[int, Query(ge=0, le=60_000)] = 0, cursor: Cursor = START
 ) -> JobStatus:
@@ -46,6 +51,7 @@ async def job(
         },
     },
     response_class=StreamingResponse,
+    summary="The same as server-sent events",
 )
 async def job_events(
     request: Request, job_id: JobId, cursor: Cursor = START, last_event_id: LastEventId = None
@@ -69,12 +75,17 @@ async def _server_sent(statuses: AsyncIterator[JobStatus]) -> AsyncIterator[str]
             yield ": still running\n\n"
 
 
-@router.delete("/jobs/{job_id}", response_model=JobStatus, responses=READ_PROBLEMS | problems(404))
+@router.delete("/jobs/{job_id}", response_model=JobStatus, responses=READ_PROBLEMS | problems(404), summary="Cancel it")
 async def cancel_job(request: Request, job_id: JobId) -> JobStatus:
     return await state_of(request).durable_requests.of(job_id).cancel(job_id, request.state.tenant)
 
 
-@router.get("/requests/{request_id}/replay", response_model=ReplayAnswer, responses=READ_PROBLEMS | problems(404))
+@router.get(
+    "/requests/{request_id}/replay",
+    response_model=ReplayAnswer,
+    responses=READ_PROBLEMS | problems(404),
+    summary="What it takes to reproduce its verdicts",
+)
 async def replay(request: Request, request_id: RequestId) -> Response:
     """Everything that it takes to reproduce the verdicts of a request, by its X-Request-Id."""
     answer = await state_of(request).replays.of(request_id, request.state.tenant)

@@ -15,10 +15,15 @@ from service.api.state import state_of
 
 ACTIVATE_TIMEOUT_MS = 600_000  # of a request without a deadline: large checkpoints are read from slow disks
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=BodyRoute, tags=["models"])
 
 
-@router.get("/models", response_model=ModelsAnswer, responses=READ_PROBLEMS)
+@router.get(
+    "/models",
+    response_model=ModelsAnswer,
+    responses=READ_PROBLEMS,
+    summary="What is served: revision, limits, parity",
+)
 async def models(request: Request) -> ModelsAnswer:
     return ModelsAnswer(models=list(state_of(request).fleet.models.values()))
 
@@ -26,7 +31,7 @@ async def models(request: Request) -> ModelsAnswer:
 @router.post(
     "/models/{name}/activate",
     response_model=ActivateAnswer,
-    responses=READ_PROBLEMS | problems(400, 403, 404, 409),
+    responses=READ_PROBLEMS | problems(400, 403, 404, 409, 415),
     summary="Swap in another revision (admin key)",
 )
 async def activate(

@@ -14,10 +14,12 @@ PROBLEMS = {
     405: "Method not allowed",
     409: "Same idempotency key, another body",
     413: "Over a limit",
+    415: "The body is not said to be JSON, or is compressed in a way that is not read here",
     422: "A field is wrong; `errors` has its path",
     429: "Queue full; see Retry-After",
     500: "Internal error",
     503: "Not possible now; retryable",
+    504: "Not possible now; retryable",
 }
 
 Responses = dict[int | str, dict[str, Any]]

@@ -22,15 +22,25 @@ DASHBOARD_CSP = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-router = APIRouter()
+router = APIRouter(tags=["system"])
 
 
-@router.get("/languages", response_model=LanguagesAnswer, responses=READ_PROBLEMS)
+@router.get(
+    "/languages",
+    response_model=LanguagesAnswer,
+    responses=READ_PROBLEMS,
+    summary="What the executors run, with toolchain versions",
+)
 async def languages(request: Request) -> LanguagesAnswer:
     return LanguagesAnswer(languages=state_of(request).fleet.languages)
 
 
-@router.get("/info", response_model=InfoAnswer, responses=READ_PROBLEMS)
+@router.get(
+    "/info",
+    response_model=InfoAnswer,
+    responses=READ_PROBLEMS,
+    summary="Versions, limits, isolation level, models, queues",
+)
 async def info(request: Request) -> InfoAnswer:
     app_state = state_of(request)
     fleet, settings = app_state.fleet, app_state.settings
@@ -59,12 +69,17 @@ def _queue_state(name: str, monitor: QueueMonitor, settings: Settings) -> QueueS
     )
 
 
-@router.get("/health", response_model=Health, responses=problems(500))
+@router.get("/health", response_model=Health, responses=problems(500), summary="The process lives")
 async def health() -> Health:
     return Health(status="ok")
 
 
-@router.get("/ready", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
+@router.get(
+    "/ready",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Not ready"}},
+    summary="A worker of each configured kind has done a job; 503 until then",
+)
 async def ready(request: Request) -> Response:
     app_state = state_of(request)
     state = readiness(app_state.fleet, app_state.settings)
@@ -73,7 +88,7 @@ async def ready(request: Request) -> Response:
     )
 
 
-@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response, summary="Prometheus")
 async def prometheus(request: Request) -> Response:
     fleet = state_of(request).fleet
     monitors, memory = fleet.queues, fleet.memory

@@ -18,10 +18,15 @@ from service.api.state import state_of
 from service.jobs import encode_suite, num_tests
 from service.judging import to_suite
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=BodyRoute, tags=["test suites"])
 
 
-@router.put("/testsets/{sha256}", response_model=TestsetAnswer, responses=READ_PROBLEMS | problems(400, 413, 429))
+@router.put(
+    "/testsets/{sha256}",
+    response_model=TestsetAnswer,
+    responses=READ_PROBLEMS | problems(400, 413, 415, 429),
+    summary="Store a test suite, to be named by its digest",
+)
 async def put_testset(
     request: Request, sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")], tests: InlineTests
 ) -> TestsetAnswer:

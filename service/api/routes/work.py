@@ -39,11 +39,11 @@ from service.api.stores.durable_requests import request_id_of
 
 log = logging.getLogger("plaudit.api")
 
-WORK_PROBLEMS: Responses = problems(400, 401, 404, 409, 413, 422, 429, 500, 503) | {
+WORK_PROBLEMS: Responses = problems(400, 401, 404, 409, 413, 415, 422, 429, 500, 503) | {
     202: {"model": JobAccepted, "description": "Accepted"}
 }
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=BodyRoute, tags=["rewards"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def test_client_flags_come_from_the_environment_too_and_flags_win() -> None:
         (["rank", "-", "--spec", "/no/such/spec.json"], "No such file"),
         (["score", "-", "--batch", "0"], "take whole numbers"),
         (["execute"], "either FILE.jsonl or --replay"),
+        (["rank", "-", "--resume"], "--resume needs --out FILE"),
         ([], "COMMAND"),
     ],
     ids=" ".join,
@@ -68,11 +70,23 @@ def test_a_client_that_reaches_nothing_exits_with_1(tmp_path: Path) -> None:
     done = run("score", str(file), "--url", "http://127.0.0.1:9", "--deadline-ms", "300")
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
+    assert "no answer from http://127.0.0.1:9" in done.stderr
+    assert "`plaudit up`" in done.stderr
+
+
+@pytest.mark.parametrize("command", [*cli.CLIENT_COMMANDS, "up", "serve", "worker score", "worker execute", "check"])
+def test_the_help_of_every_command_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from service.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    assert end.value.code == 0
+    assert f"Examples:\n  plaudit {command}" in capsys.readouterr().out
 
 
 def test_with_the_server_installed_help_lists_its_commands() -> None:
     text = run("--help").stdout
-    assert all(f"\n    {command} " in text for command in (*cli.SERVER_COMMANDS, *cli.CLIENT_COMMANDS))
+    assert all(f"\n    {command} " in text for command in (*cli.SERVER_COMMANDS, "check", *cli.CLIENT_COMMANDS))
 
 
 @pytest.mark.usefixtures("no_server")
@@ -81,18 +95,28 @@ def test_without_the_server_help_lists_the_clients_commands(capsys: pytest.Captu
         cli.main(["--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0
-    assert all(f"\n    {command} " in text for command in cli.CLIENT_COMMANDS)
+    assert all(f"\n    {command} " in text for command in ("check", *cli.CLIENT_COMMANDS))
     assert not any(f"\n    {command} " in text for command in cli.SERVER_COMMANDS)
 
 
 @pytest.mark.usefixtures("no_server")
-@pytest.mark.parametrize("words", [["up"], ["worker", "score", "--redis-url", "x"], ["check", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["up"], ["worker", "score", "--redis-url", "x"], ["serve"]], ids=" ".join)
 def test_without_the_server_its_commands_say_what_to_install(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(words) == 3
     assert f"`plaudit {words[0]}`" in (text := capsys.readouterr().err)
     assert "pip install 'plaudit-server[api,scorer,executor]'" in text
+
+
+@pytest.mark.usefixtures("no_server")
+def test_check_without_the_server_looks_for_a_service(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--url", "http://127.0.0.1:9", "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["versions"].keys() == {"python", "plaudit", "httpx", "pydantic"}
+    assert "--url http://127.0.0.1:9" in report["missing"][0]
+    assert cli.main(["check", "--url", "http://127.0.0.1:9"]) == 3
+    assert "missing:\n  - a service at --url" in capsys.readouterr().out
 
 
 # --- import plaudit --------------------------------------------------------------------------------------------------

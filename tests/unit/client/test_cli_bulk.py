@@ -6,12 +6,13 @@ import asyncio
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plaudit.bulk import AHEAD, ProgressBar, Tally, run
-from plaudit.errors import Invalid, Unauthorized
+from plaudit.bulk import AHEAD, Answered, ProgressBar, Tally, run
+from plaudit.errors import Invalid, Unauthorized, UsageError
 from plaudit.schemas import CompletionScore, ScoreItem, ScoreResult
 
 
@@ -110,3 +111,63 @@ async def test_a_terminal_gets_a_bar_with_rate_and_time_left_and_a_file_gets_lin
     assert plain.getvalue().startswith("100%  1 items")
     assert "\r" not in plain.getvalue()
     assert tally.exit_code == 0
+
+
+async def test_a_file_of_another_command_serves_and_what_is_left_out_is_said() -> None:
+    screen = io.StringIO()
+    row = {**item(0), "tests": {"kind": "assert", "asserts": ["assert f() == 1"]}, "language": "python"}
+    answers, tally, _ = await send([row, {**item(1), "tsets": 1}], screen=screen)
+    assert [one["id"] for one in answers] == ["0", None]
+    assert "tsets: there is no such field" in answers[1]["error"]["detail"]
+    assert (tally.rejected, tally.exit_code) == (1, 2)
+    assert "left out, as fields of another command: language, tests" in screen.getvalue()
+
+
+async def test_the_terminal_says_which_lines_were_rejected_and_why() -> None:
+    screen = io.StringIO()
+    await send([item(0), '{"prompt": [', *["{}"] * 7], screen=screen)
+    said = screen.getvalue()
+    assert "  line 2: not JSON: EOF while parsing a list at column 12\n" in said
+    assert "  line 6: " in said
+    assert "  line 7: " not in said
+    assert "  and 3 more; they are in the output, with their lines\n" in said
+
+
+async def resumed(rows: list[dict[str, Any]], before: str, tmp_path: Path) -> tuple[list[dict[str, Any]], Tally, Fake]:
+    """The output after a run that goes on where one stopped that had written `before`."""
+    out, fake = tmp_path / "out.jsonl", Fake()
+    out.write_text(before)
+    done = Answered.of(str(out))
+    lines = io.BytesIO(b"\n".join(json.dumps(row).encode() for row in rows) + b"\n\n")
+    with out.open("a") as sink:
+        progress = ProgressBar(len(lines.getvalue()), io.StringIO())
+        tally = await run(fake, ScoreItem, lines, sink, batch=2, concurrency=1, progress=progress, done=done)
+    return [json.loads(line) for line in out.read_text().splitlines()], tally, fake
+
+
+async def test_an_interrupted_run_goes_on_after_its_last_whole_line(tmp_path: Path) -> None:
+    rows = [item(n) for n in range(7)]
+    before = "".join(json.dumps({"id": str(n), "from": "before"}) + "\n" for n in range(3)) + '{"id": "3", "compl'
+    answers, tally, fake = await resumed(rows, before, tmp_path)
+    assert [one["id"] for one in answers] == [str(n) for n in range(7)]
+    assert ["from" in one for one in answers] == [True] * 3 + [False] * 4
+    assert (sum(fake.sizes), tally.resumed, tally.items, tally.read_bytes) == (4, 3, 4, tally.total_bytes)
+
+
+async def test_a_finished_run_has_nothing_left_to_do_and_no_run_everything(tmp_path: Path) -> None:
+    rows = [item(n) for n in range(3)]
+    answers, _, fake = await resumed(rows, "".join(json.dumps({"id": str(n)}) + "\n" for n in range(3)), tmp_path)
+    assert (len(answers), fake.sizes) == (3, [])
+    assert Answered.of(str(tmp_path / "never.jsonl")) == Answered(0, None)
+
+
+@pytest.mark.parametrize("ids", [["0", "9"], ["0", "1", "2", "3"]], ids=["other ids", "more lines"])
+async def test_the_output_of_another_input_is_not_gone_on_with(ids: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="of another input"):
+        await resumed([item(n) for n in range(3)], "".join(json.dumps({"id": one}) + "\n" for one in ids), tmp_path)
+
+
+async def test_line_numbers_are_those_of_the_file_after_going_on(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [item(0), {"id": "1"}, {"id": "2"}]
+    answers, _, _ = await resumed(rows, '{"id": "0"}\n', tmp_path)
+    assert [one["line"] for one in answers[1:]] == [2, 3]

@@ -28,6 +28,7 @@ TABLE = {
     "Conflict": (409, "idempotency_conflict", False),
     "Poisoned": (422, "poisoned", False),
     "UnsupportedEncoding": (415, "unsupported_encoding", False),
+    "UnsupportedMediaType": (415, "unsupported_media_type", False),
     "TooLarge": (413, "too_large", False),
     "Overloaded": (429, "overloaded", True),
     "WouldMissDeadline": (503, "deadline_unreachable", True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,31 @@ def test_a_line_is_one_json_object_with_its_fields() -> None:
         "tokens": 7,
     }
     assert line["time"].endswith("Z")
+
+
+def test_on_a_terminal_a_line_is_for_people_and_elsewhere_for_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    said: dict[str, str] = {}
+    for form, stream in (("auto", Terminal()), ("auto", io.StringIO()), ("text", io.StringIO()), ("json", Terminal())):
+        monkeypatch.setattr("sys.stderr", stream)
+        logs.configure("info", form)  # type: ignore[arg-type]
+        logging.getLogger("plaudit.test").warning("slow", extra={"job": "j 1", "ms": 7.5, "tenant": ""})
+        said[f"{form} {stream.isatty()}"] = stream.getvalue()
+    for person in ("auto True", "text False"):
+        assert re.fullmatch(r'\d\d:\d\d:\d\d\.\d{3} warning test: slow  job="j 1"  ms=7\.5\n', said[person]), said
+    for machine in ("auto False", "json True"):
+        assert json.loads(said[machine])["job"] == "j 1"
+
+
+def test_no_value_ends_a_line_for_people() -> None:
+    record = logging.makeLogRecord({"msg": "m", "levelname": "INFO", "name": "plaudit.x", "client": "a\nb"})
+    assert logs.TextFormatter().format(record).endswith('client="a\\nb"')
 
 
 def test_an_exception_stays_in_its_line() -> None:

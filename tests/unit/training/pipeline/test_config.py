@@ -250,3 +250,14 @@ def test_everything_that_is_missing_is_said_before_the_first_stage(
     ):
         assert lack in said, lack
     assert not (tmp_path / "run" / "problems.jsonl").exists()
+
+
+def test_a_reader_that_leaves_early_is_no_traceback() -> None:
+    argv = [sys.executable, "-m", "training.pipeline.cli", "fit", "--help"]
+    read, write = os.pipe()
+    os.close(read)  # as `| head` does, before anything was written
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            argv, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60, cwd=RECIPES.parents[1]
+        )
+    assert (done.returncode, done.stderr) == (1, "")
