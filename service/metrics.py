@@ -26,17 +26,17 @@ from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # would double the series, and no dashboard reads them
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 http_requests = Counter("plaudit_http_requests_total", "HTTP requests answered", ["route", "method", "status"])
-http_seconds = Histogram("plaudit_http_request_seconds", "Time to answer", ["route"], buckets=_SECONDS)
+http_seconds = Histogram("plaudit_http_request_seconds", "Time to answer", ["route"], buckets=SECONDS)
 rejected = Counter("plaudit_rejected_total", "Requests rejected, by reason", ["reason"])
 
 jobs = Counter("plaudit_jobs_total", "Jobs ended, by final state", ["kind", "state"])
 job_queue_seconds = Histogram(
-    "plaudit_job_queue_seconds", "Time from admission to the start of the work", ["kind"], buckets=_SECONDS
+    "plaudit_job_queue_seconds", "Time from admission to the start of the work", ["kind"], buckets=SECONDS
 )
-job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work itself", ["kind"], buckets=_SECONDS)
+job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work itself", ["kind"], buckets=SECONDS)
 cache_hits = Counter("plaudit_cache_hits_total", "Results answered from the cache", ["kind"])
 infra_errors = Counter("plaudit_infra_errors_total", "Results lost to server errors", ["kind", "code"])
 
@@ -76,6 +76,7 @@ judge_tokens = Counter(
 )
 
 verdicts = Counter("plaudit_verdicts_total", "Verdicts of programs", ["language", "verdict"])
+flags = Counter("plaudit_flags_total", "Flags of judged programs, without what stands behind a colon", ["flag"])
 module_unavailable = Counter(
     "plaudit_module_unavailable_total", "Programs that failed because the host lacks a module", ["module"]
 )
