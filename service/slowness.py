@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
+from sandbox.run import SAMPLE_S
 from sandbox.run_records import RunRecord
 
 Part = Literal["queue", "compile", "cpu", "waiting", "starvation", "text", "others", "overhead"]
 PARTS: tuple[Part, ...] = get_args(Part)
+LOOKED_AT_MS = 1000 * SAMPLE_S
 MEANING: Mapping[Part, str] = {
     "queue": "it waited in the queue for a worker",
     "compile": "the compiler ran",
@@ -21,7 +23,7 @@ MEANING: Mapping[Part, str] = {
     "starvation": "it was ready to run, and other processes had the CPUs",
     "text": "its own tokens were computed",
     "others": "it was computed in batches together with other groups",
-    "overhead": "jails, control programs, reading and comparing answers",
+    "overhead": "jails, control programs, comparing answers; idle times of short runs",
 }
 
 
@@ -29,6 +31,7 @@ def of_runs(runs: Iterable[RunRecord], compute_ms: float) -> dict[str, float]:
     """The parts of a job's `compute_ms` in an executor. They add up to it.
 
     Runs may be there at the same time (a program and its tests), so CPU time counts at most for what is left of it.
+    Whether a short run slept or was starved is not known: that time is overhead.
     """
     runs = list(runs)
     left_ms = compute_ms
@@ -47,7 +50,12 @@ def of_runs(runs: Iterable[RunRecord], compute_ms: float) -> dict[str, float]:
     take("compile", sum(1000 * (run.ended_s - run.began_s) - run.starved_ms for run in compiling))
     take("cpu", sum(run.cpu_ms for run in others))
     programs = [run for run in others if run.purpose == "program"]
-    idle_ms = (1000 * (run.ended_s - run.began_s) - run.cpu_ms - run.starved_ms for run in programs)
+    lengths_ms = [1000 * (run.ended_s - run.began_s) for run in programs]
+    idle_ms = (
+        length_ms - run.cpu_ms - run.starved_ms
+        for run, length_ms in zip(programs, lengths_ms, strict=True)
+        if length_ms > LOOKED_AT_MS
+    )
     tests_ms = sum(run.cpu_ms for run in others if run.purpose != "program")  # the program waits while its tests run
     take("waiting", sum(idle_ms) - tests_ms)
     take("overhead", left_ms)

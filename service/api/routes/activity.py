@@ -16,7 +16,9 @@ from service.api.stores.activity import MAX_REQUESTS
 
 router = APIRouter()
 
-Step = Annotated[Literal[10, 240], Query(description="seconds of a step: 10 for the last hour, 240 for the last day")]
+Step = Annotated[
+    Literal["10", "240"], Query(description="seconds of a step: 10 for the last hour, 240 for the last day")
+]
 
 
 def _sees_all(request: Request) -> bool:
@@ -29,13 +31,20 @@ def _tenants(request: Request) -> Sequence[str]:
     return state_of(request).activity.tenants if _sees_all(request) else [request.state.tenant]
 
 
-@router.get("/slow", response_model=SlowAnswer, responses=READ_PROBLEMS)
+@router.get(
+    "/slow", summary="The slowest work of the last hour, and why", response_model=SlowAnswer, responses=READ_PROBLEMS
+)
 async def slow(request: Request) -> SlowAnswer:
     """The slowest prompts, programs and suites of the last hour, with where their time went."""
     return await state_of(request).activity.slow(_tenants(request))
 
 
-@router.get("/requests", response_model=RequestsAnswer, responses=READ_PROBLEMS)
+@router.get(
+    "/requests",
+    summary="Recent requests and their way through the service",
+    response_model=RequestsAnswer,
+    responses=READ_PROBLEMS,
+)
 async def requests(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_REQUESTS)] = 50,
@@ -46,13 +55,23 @@ async def requests(
     return RequestsAnswer(requests=found)
 
 
-@router.get("/requests/{request_id}", response_model=RequestSummary, responses=READ_PROBLEMS | problems(404))
+@router.get(
+    "/requests/{request_id}",
+    summary="One recent request by its id",
+    response_model=RequestSummary,
+    responses=READ_PROBLEMS | problems(404),
+)
 async def request_summary(request: Request, request_id: RequestId) -> RequestSummary:
     """One request of the last hour, by its X-Request-Id."""
     return await state_of(request).activity.request(_tenants(request), request_id)
 
 
-@router.get("/workers", response_model=WorkersAnswer, responses=READ_PROBLEMS)
+@router.get(
+    "/workers",
+    summary="What workers do, and the tenants' shares",
+    response_model=WorkersAnswer,
+    responses=READ_PROBLEMS,
+)
 async def workers(request: Request) -> WorkersAnswer:
     """The live workers with what they are doing, and the tenants' shares of the queues."""
     app_state = state_of(request)
@@ -60,13 +79,14 @@ async def workers(request: Request) -> WorkersAnswer:
     return workers_answer(app_state.fleet, num_requests, request.state.tenant, sees_all=_sees_all(request))
 
 
-@router.get("/history", response_model=HistoryAnswer, responses=READ_PROBLEMS)
+@router.get("/history", summary="What happened per step of time", response_model=HistoryAnswer, responses=READ_PROBLEMS)
 async def history(
     request: Request,
-    step_s: Step = 10,
+    step_s: Step = "10",
     since_ms: Annotated[
         int, Query(ge=0, le=10**14, description="Unix time; steps that began before it are left out")
     ] = 0,
 ) -> HistoryAnswer:
-    """What happened per step of time."""
-    return HistoryAnswer(step_s=step_s, points=await state_of(request).activity.history.read(step_s, since_ms))
+    """What happened per step of time, all API processes together, oldest first."""
+    points = await state_of(request).activity.history.read(int(step_s), since_ms)
+    return HistoryAnswer(step_s=int(step_s), points=points)

@@ -41,6 +41,7 @@ MAX_SLOW = 10  # per tenant, kind and bucket
 MAX_SHOWN = 50  # of a kind, in an answer
 MAX_PENDING = 200  # entries of one flush
 KINDS: tuple[SampleKind, ...] = get_args(SampleKind)
+PROBED = frozenset({"/health", "/ready", "/metrics"})
 WORK_METHODS = ("POST", "PUT", "DELETE")
 
 _encoder = msgspec.msgpack.Encoder()
@@ -111,7 +112,7 @@ class Activity:
     def close(self, done: Trail, tenant: str, method: str, status: int, seconds: float) -> None:
         """A request has been answered, or its client has gone. Polls and reads that succeed are not kept."""
         done.closed = True
-        if method not in WORK_METHODS and status < 400:
+        if done.route in PROBED or (method not in WORK_METHODS and status < 400):
             return
         self.history.add_request(status, seconds, tenant, done.code)
         self.history.add(done.counts)
