@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import REGISTRY as LOCAL
@@ -17,12 +18,14 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    generate_latest,
     multiprocess,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Exemplar, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # would double the series, and no dashboard reads them
 
@@ -166,12 +169,68 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def exposition(*snapshots: GaugeSnapshot) -> bytes:
-    """What the API answers to a scrape, in Prometheus' text format."""
-    gauges = CollectorRegistry()
-    for snapshot in snapshots:
-        gauges.register(snapshot)
-    return generate_latest(_registry()) + generate_latest(gauges)
+class Exemplars:
+    """The latest observation of each bucket of some histograms that can be looked up, by an id: one per process.
+
+    prometheus-client keeps none where several processes share their values, so these are kept here, for both cases.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, str, str], Exemplar] = {}
+
+    def observe(self, histogram: str, label: str, seconds: float, labels: Mapping[str, str]) -> None:
+        """Take in an observation.
+
+        Args:
+            histogram: its name.
+            label: the value of its one label.
+            seconds: what was observed.
+            labels: what names the request.
+        """
+        bound = next((bound for bound in SECONDS if seconds <= bound), float("inf"))
+        le = str(floatToGoString(bound))  # type: ignore[no-untyped-call]
+        self._latest[histogram, label, le] = Exemplar(dict(labels), seconds, time.time())
+
+    def attached(self, family: Metric) -> Metric:
+        """The family, with an exemplar on each bucket that has one."""
+        if not any(name == family.name for name, _, _ in self._latest):
+            return family
+        with_exemplars = Metric(family.name, family.documentation, family.type, family.unit)
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                (label,) = [value for name, value in sample.labels.items() if name != "le"]
+                sample = sample._replace(exemplar=self._latest.get((family.name, label, sample.labels["le"])))
+            with_exemplars.samples.append(sample)
+        return with_exemplars
+
+
+exemplars = Exemplars()
+
+
+class _Everything(Collector):
+    """The values of this process or its tree, with exemplars, and gauges known at scrape time."""
+
+    def __init__(self, snapshots: Iterable[GaugeSnapshot]) -> None:
+        self.snapshots = list(snapshots)
+
+    def collect(self) -> Iterator[Metric]:
+        for family in _registry().collect():
+            yield exemplars.attached(family)
+        for snapshot in self.snapshots:
+            yield from snapshot.collect()
+
+
+def exposition(accept: str, *snapshots: GaugeSnapshot) -> tuple[bytes, str]:
+    """What the API answers to a scrape, and its media type.
+
+    Args:
+        accept: the scrape's header. Only OpenMetrics has exemplars; without it the answer is Prometheus' text format.
+        snapshots: gauges known now.
+    """
+    encode, media_type = choose_encoder(accept)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Everything(snapshots))
+    return encode(registry), media_type
 
 
 def serve(port: int) -> None:

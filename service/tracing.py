@@ -43,9 +43,8 @@ class Span:
     @property
     def trace_id(self) -> str:
         """In hex; empty for nothing, and where the sampler leaves this trace out."""
-        if self._span is None or not self._span.is_recording():
-            return ""
-        return f"{self._span.get_span_context().trace_id:032x}"
+        context = None if self._span is None else self._span.get_span_context()
+        return f"{context.trace_id:032x}" if context is not None and context.trace_flags.sampled else ""
 
     def rename(self, name: str) -> None:
         if self._span is not None:

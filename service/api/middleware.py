@@ -87,6 +87,7 @@ class RequestMiddleware:
         state["queue_ms"], state["compute_ms"] = 0.0, 0.0
         statuses: list[int] = []
         here = Trail(state["request_id"], time.monotonic(), trace_id=span.trace_id, route=path_below_root(scope))
+        here.id_is_own = state["request_id"] != given_id
         trail.begin(here)
 
         async def send_with_headers(message: Message) -> None:
@@ -184,6 +185,8 @@ class RequestMiddleware:
             here.route = route
         span.set_http(route, scope["method"], status)
         span.set(request_id=state["request_id"], jobs=here.num_jobs, cached=here.num_cached)
+        if labels := here.exemplar:
+            metrics.exemplars.observe("plaudit_http_request_seconds", route, seconds, labels)
         activity: Activity = scope["app"].state.plaudit.activity
         activity.close(here, state["tenant"], scope["method"], status, seconds)
         metrics.http_requests.labels(route, scope["method"], str(status)).inc()

@@ -79,6 +79,7 @@ class Trail:
     counts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     stages_ms: dict[str, float] = field(default_factory=dict)
     closed: bool = False
+    id_is_own: bool = False  # made here: a client's own id may say something, so no metric shows it
     _slowest: dict[SampleKind, list[tuple[float, int, SlowRecord]]] = field(default_factory=dict)
     _number: int = 0
 
@@ -118,6 +119,13 @@ class Trail:
             heapq.heapreplace(slowest, entry)
         else:
             heapq.heappush(slowest, entry)
+
+    @property
+    def exemplar(self) -> dict[str, str]:
+        """What names this request in a metric, which anybody may read: its trace, or an id that was made here."""
+        if self.trace_id:
+            return {"trace_id": self.trace_id}
+        return {"request_id": self.request_id} if self.id_is_own else {}
 
     def absorb(self, part: Trail) -> None:
         """Take in the trail of work that was done for this request by a task of its own."""

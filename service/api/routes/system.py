@@ -82,4 +82,5 @@ async def prometheus(request: Request) -> Response:
     )
     redis = metrics.memory_gauges(memory.used_bytes, memory.max_bytes, memory.families, memory.budgets)
     shards = metrics.shard_gauges({monitor.name: monitor.broker for monitor in fleet.monitors if monitor.name})
-    return Response(metrics.exposition(queues, redis, shards), media_type="text/plain; version=0.0.4; charset=utf-8")
+    content, media_type = metrics.exposition(request.headers.get("accept", ""), queues, redis, shards)
+    return Response(content, headers={"Content-Type": media_type})

@@ -137,6 +137,12 @@ class Activity:
         }
         self._requests.append((tenant, {name: value for name, value in summary.items() if value not in ("", [], {})}))
         for kind, sample in done.samples():
+            job_kind = "score" if kind == "prompt" else "execute"
+            queue_ms = sample.parts.get("queue", 0.0)
+            if done.exemplar and kind != "suite":
+                metrics.exemplars.observe("plaudit_job_queue_seconds", job_kind, queue_ms / 1000, done.exemplar)
+                worked_s = (sample.total_ms - queue_ms) / 1000
+                metrics.exemplars.observe("plaudit_job_compute_seconds", job_kind, worked_s, done.exemplar)
             if self._is_slow(tenant, kind, sample.total_ms):
                 self._slow.append((kind, tenant, sample))
 
@@ -219,7 +225,7 @@ class Activity:
     async def request(self, tenants: Sequence[str], request_id: str) -> RequestSummary:
         """The newest request with this id. Raises RequestUnknown."""
         for errors in (False, True):
-            for summary in await self.requests(tenants, MAX_REQUESTS, errors=errors):
+            for summary in await self.requests(tenants, MAX_REQUESTS * len(tenants), errors=errors):
                 if summary.request_id == request_id:
                     return summary
         raise RequestUnknown(f"no request {request_id} of the last hour is kept; the latest {MAX_REQUESTS} are")
