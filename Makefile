@@ -8,7 +8,7 @@ TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
-.PHONY: help run up test extended quick check format clean bench reproduce-mini toolchains
+.PHONY: help run up test extended quick check format clean screenshots bench reproduce-mini toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -24,7 +24,7 @@ up: .make/run  ## start everything on port 8000, and nothing else
 test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test but the extended ones
 	$(PYTEST) -m 'not extended' $(ARGS)
 
-extended: .make/test .make/toolchains  ## the tests that take minutes each: clusters, containers, virtual machines
+extended: .make/test .make/browser .make/toolchains  ## the tests that take minutes each: clusters, containers, virtual machines
 	$(PYTEST) -m extended $(ARGS)
 
 quick: check  ## the same without the tests that take minutes
@@ -43,6 +43,9 @@ format: .make/test  ## the code as ruff formats it
 clean:  ## remove what was built and cached here; the environment and the toolchains stay
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+screenshots: .make/browser  ## docs/images: the page, desktop and phone, light and dark (two minutes)
+	@$(BIN)/python .ci/screenshots
 
 bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
@@ -76,6 +79,12 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 	@echo 'installing into .venv: plaudit and plaudit-server[dev], torch included (some minutes the first time)'
 	@$(PIP) -e client -e '.[dev]'
 	@mkdir -p .make && touch $@
+
+.make/browser: .make/test
+	@.ci/need chromium || [ "$$(id -u)" -ne 0 ]  # who cannot install it skips the tests of the page
+	@echo 'installing into .venv: playwright (40 MB, its driver; the browser is Debian'"'"'s) and axe-core'
+	@$(PIP) -e '.[browser]'
+	@touch $@
 
 .make/toolchains: .venv/bin/python sandbox/language_specs.py .ci/need .ci/toolchains .ci/science.txt
 	@PYTHON=$(BIN)/python .ci/toolchains || [ "$$(id -u)" -ne 0 ]  # who cannot install skips those tests

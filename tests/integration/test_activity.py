@@ -62,7 +62,9 @@ def answered(
     if status >= 400:
         trail.failed("invalid", "a field is wrong")
     if slow_ms:
-        trail.offer("program", slow_ms, lambda to: slow_record(to.request_id, slow_ms))
+        assert not trail.wants("program", 0.0)
+        if trail.wants("program", slow_ms):
+            trail.remember("program", slow_record(request_id, slow_ms))
     activity.close(trail, tenant, "POST", status, ms / 1000)
 
 
@@ -119,18 +121,15 @@ async def test_what_is_kept_is_bounded_and_it_is_the_slowest(make_activity: Make
     assert sum(sizes) < 512 * 1024
 
 
-def test_a_request_describes_only_its_slowest_work() -> None:
-    trail, described = Trail("r", 0.0, {"program": 100.0}), []
-
-    def describe(to: Trail, total_ms: float) -> SlowRecord:
-        described.append(total_ms)
-        return slow_record("r", total_ms)
-
-    for total_ms in [50.0, *range(101, 201), *range(150, 101, -1)]:
-        trail.offer("program", total_ms, lambda to, ms=float(total_ms): describe(to, ms))  # type: ignore[misc]
+def test_a_request_remembers_only_its_slowest_work() -> None:
+    trail = Trail("r", 0.0, {"program": 100.0})
+    remembered = []
+    for total_ms in [50.0, *map(float, range(101, 201)), *map(float, range(150, 101, -1))]:
+        if trail.wants("program", total_ms):
+            remembered.append(total_ms)
+            trail.remember("program", slow_record("r", total_ms))
     assert [sample.total_ms for _, sample in trail.samples()] == [200.0 - number for number in range(MAX_SAMPLES)]
-    assert 50.0 not in described
-    assert len(described) == 100  # none of the later, faster ones
+    assert len(remembered) == 100  # none of the later, faster ones, and not the one below the floor
 
 
 async def test_without_redis_answers_go_on_and_counts_come_later(make_activity: MakeActivity, broker: Broker) -> None:

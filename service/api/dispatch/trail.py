@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
@@ -107,15 +106,17 @@ class Trail:
     def failed(self, code: str, detail: str) -> None:
         self.code, self.detail = code, detail[:MAX_DETAIL]
 
-    def offer(self, kind: SampleKind, total_ms: float, describe: Callable[[Trail], SlowRecord]) -> None:
-        """Remember work if it is slow: `describe` is called only then."""
+    def wants(self, kind: SampleKind, total_ms: float) -> bool:
+        """Whether work that took so long is slow enough to be remembered."""
+        slowest = self._slowest.get(kind, [])
+        return total_ms > self.floors_ms.get(kind, 0.0) and (len(slowest) < MAX_SAMPLES or total_ms > slowest[0][0])
+
+    def remember(self, kind: SampleKind, sample: SlowRecord) -> None:
+        """Keep it among the slowest of its kind."""
         slowest = self._slowest.setdefault(kind, [])
-        is_full = len(slowest) == MAX_SAMPLES
-        if total_ms <= self.floors_ms.get(kind, 0.0) or (is_full and total_ms <= slowest[0][0]):
-            return
         self._number += 1
-        entry = total_ms, self._number, describe(self)
-        if is_full:
+        entry = sample.total_ms, self._number, sample
+        if len(slowest) == MAX_SAMPLES:
             heapq.heapreplace(slowest, entry)
         else:
             heapq.heappush(slowest, entry)
@@ -141,7 +142,8 @@ class Trail:
         for name, ms in part.stages_ms.items():
             self.stages_ms.setdefault(name, round(ms + offset_ms, 2))
         for kind, sample in part.samples():
-            self.offer(kind, sample.total_ms, lambda _, sample=sample: sample)  # type: ignore[misc]
+            if self.wants(kind, sample.total_ms):
+                self.remember(kind, sample)
 
     def samples(self) -> list[tuple[SampleKind, SlowRecord]]:
         """What is to be remembered, the slowest first."""

@@ -6,7 +6,7 @@ Of a text only its digest and its size are kept. Whoever sent it finds the text 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,41 +48,32 @@ def executed(
     }
     if not worked:
         return
-    name = (item.id or str(index))[:MAX_NAME]
-    about: dict[str, Any] = {
-        "item": name,
+    about = {
+        "item": (item.id or str(index))[:MAX_NAME],
         "language": item.language[:MAX_NAME],
         "tests": item.tests.kind,
         "num_tests": suite[1],
     }
+    compute_ms = 0.0
     for job_id, position in worked.items():
-        reply, text, result = replies[job_id], item.programs[position], programs[position]
-        parts = slowness.with_queue(reply.parts, reply.queue_ms, reply.compute_ms)
-
-        def of_program(
-            to: Trail,
-            *,
-            parts: Mapping[str, float] = parts,
-            position: int = position,
-            text: str = text,
-            result: ProgramResult = result,
-        ) -> SlowRecord:
+        reply = replies[job_id]
+        compute_ms += reply.compute_ms
+        if here.wants("program", reply.queue_ms + reply.compute_ms):
+            result = programs[position]
+            parts = slowness.with_queue(reply.parts, reply.queue_ms, reply.compute_ms)
             verdict = "" if result.verdict is None else str(result.verdict)
             what = {"index": position, "verdict": verdict, "slowest_test": _slowest_test([result])}
-            return _sample(to, parts, **about, **what, **_identity(text))
-
-        here.offer("program", reply.queue_ms + reply.compute_ms, of_program)
+            here.remember("program", _sample(here, parts, **about, **what, **_identity(item.programs[position])))
     num = len(worked)
-
-    def of_suite(to: Trail) -> SlowRecord:
-        totals: Counter[str] = Counter()
+    if here.wants("suite", compute_ms / num):
+        totals: dict[str, float] = defaultdict(float)
         for job_id in worked:
-            totals.update(slowness.with_queue(replies[job_id].parts, 0.0, replies[job_id].compute_ms))
+            for part, ms in slowness.with_queue(replies[job_id].parts, 0.0, replies[job_id].compute_ms).items():
+                totals[part] += ms / num
+        means = {part: round(ms, 1) for part, ms in totals.items()}
         slowest = _slowest_test([programs[position] for position in worked.values()])
-        means = {part: round(ms / num, 1) for part, ms in totals.items()}
-        return _sample(to, means, **about, num_programs=num, slowest_test=slowest, digest=suite[0][:16])
-
-    here.offer("suite", sum(replies[job_id].compute_ms for job_id in worked) / num, of_suite)
+        what = {"num_programs": num, "slowest_test": slowest, "digest": suite[0][:16]}
+        here.remember("suite", _sample(here, means, **about, **what))
 
 
 def scored(item: ScoreItem, index: int, model: str, reply: Reply | None, result: ScoreResult) -> None:
@@ -95,15 +86,17 @@ def scored(item: ScoreItem, index: int, model: str, reply: Reply | None, result:
     here.counts[f"score_squares:{model}"] += sum(value * value for value in values)
     if reply is None or not isinstance(reply.body, Scored) or reply.worker == "cache":
         return
+    if not here.wants("prompt", reply.queue_ms + reply.compute_ms):
+        return
     parts = slowness.with_queue(reply.parts, reply.queue_ms, reply.compute_ms)
-    num_tokens = sum(reply.body.tokens)
-
-    def of_prompt(to: Trail) -> SlowRecord:
-        what = {"item": (item.id or str(index))[:MAX_NAME], "model": model[:MAX_NAME], "tokens": num_tokens}
-        text = item.prompt if isinstance(item.prompt, str) else repr(item.prompt)
-        return _sample(to, parts, num_programs=len(result.completions), **what, **_identity(text))
-
-    here.offer("prompt", reply.queue_ms + reply.compute_ms, of_prompt)
+    what = {
+        "item": (item.id or str(index))[:MAX_NAME],
+        "model": model[:MAX_NAME],
+        "tokens": sum(reply.body.tokens),
+        "num_programs": len(result.completions),
+    }
+    text = item.prompt if isinstance(item.prompt, str) else repr(item.prompt)
+    here.remember("prompt", _sample(here, parts, **what, **_identity(text)))
 
 
 def _count_program(counts: dict[str, float], program: ProgramResult) -> None:
