@@ -113,7 +113,8 @@ class RequestMiddleware:
             task.uncancel()
             shutdown = ShuttingDown("the server is shutting down and did not finish this request", retry_after_s=1.0)
             await respond(problem_document(shutdown, state["request_id"]))(scope, receive, send_with_headers)
-        except PlauditError as error:
+        except PlauditError as error:  # of the key, the size or the encoding; a route's own are answered further in
+            metrics.rejected.labels(error.code).inc()
             await respond(problem_document(error, state["request_id"]))(scope, receive, send_with_headers)
         except HTTPException as error:  # a body that outgrew its limit, or is broken, while a middleware read it
             problem = problem_document(

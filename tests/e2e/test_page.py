@@ -133,6 +133,9 @@ def test_a_request_is_found_with_its_way_and_its_slow_work(page: Page, open_stac
     sample = page.locator(".slow", has_text="sleeper").first
     sample.wait_for()
     assert "the program slept" in sample.inner_text()
+    sample.get_by_role("link").click()
+    page.locator(".found").wait_for()
+    assert request_id in page.locator(".found").inner_text()
     assert program[:20] not in page.content()
 
 

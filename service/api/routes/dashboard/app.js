@@ -5,7 +5,10 @@ import { Playground } from "./playground.js";
 import { Activity, Deployment, Requests, Slow } from "./operators.js";
 
 const VIEWS = { playground: "Playground", activity: "Activity", requests: "Requests", slow: "Slow work", deployment: "Deployment" };
-const viewOf = hash => (hash.startsWith("#play=") || !VIEWS[hash.slice(1)] ? "playground" : hash.slice(1));
+const viewOf = hash => {
+  const name = hash.slice(1).split("=")[0];  // #requests=ID
+  return VIEWS[name] ? name : "playground";
+};
 
 function App() {
   const [view, setView] = useState(viewOf(location.hash));
@@ -47,7 +50,7 @@ function KeyForm({ problem }) {
   const [text, setText] = useState(key());
   const use = event => { event.preventDefault(); setKey(text); dispatchEvent(new Event("plaudit-key")); };
   return html`<form class="row key-form" onSubmit=${use}><label for="key">API key</label>
-    <input id="key" type="password" size="12" autocomplete="off" spellcheck=${false} aria-invalid=${problem?.includes("key") ? "true" : null} value=${text} onInput=${event => setText(event.target.value)} /><button>Use</button></form>`;
+    <input id="key" type="password" size="12" placeholder="key" autocomplete="off" spellcheck=${false} aria-invalid=${problem?.includes("key") ? "true" : null} value=${text} onInput=${event => setText(event.target.value)} /><button>Use</button></form>`;
 }
 
 render(html`<${App} />`, document.getElementById("app"));

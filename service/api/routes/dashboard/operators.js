@@ -57,7 +57,8 @@ const isCheat = flag => !HARMLESS.includes(flag);
 export function Activity({ info, theme }) {
   const [step, setStep] = useState(10);
   const { points: known, problem } = useHistory(step);
-  const points = useMemo(() => filled(known, step), [known, step]);
+  const ended = known.length > 1 && known.at(-1).at_ms + 1000 * step > Date.now() ? known.slice(0, -1) : known;  // the last step goes on
+  const points = useMemo(() => filled(ended, step), [ended.at(-1)?.at_ms, ended.length, step]);
   const times = useMemo(() => points.map(point => point.at_ms), [points]);
   const line = (label, pick, color) => ({ label, color, values: points.map(point => (point.gap ? null : pick(point) ?? null)) });
   const rate = (label, pick, color) => line(label, point => (pick(point) || 0) / step, color);
@@ -117,13 +118,17 @@ export function Requests() {
   const [wanted, setWanted] = useState("");
   const [found, setFound] = useState(null);
   const { body, problem } = usePoll(`requests?limit=60${errors ? "&errors=true" : ""}`, 3000);
-  const find = async event => {
-    event.preventDefault();
-    if (!wanted.trim()) { setFound(null); return; }
-    try { setFound(await ask(`requests/${encodeURIComponent(wanted.trim())}`)); } catch (error) { setFound({ ok: false, status: "", body: { detail: error.message } }); }
+  const find = async id => {
+    setWanted(id);
+    if (!id.trim()) { setFound(null); return; }
+    try { setFound(await ask(`requests/${encodeURIComponent(id.trim())}`)); } catch (error) { setFound({ ok: false, status: "", body: { detail: error.message } }); }
   };
+  useEffect(() => {
+    const linked = /^#requests=(.+)$/.exec(location.hash)?.[1];
+    if (linked) find(decodeURIComponent(linked));
+  }, []);
   return html`<${Problem} text=${problem} /><section><h2>Recent requests <small>last hour, newest first</small></h2>
-    <form class="row" onSubmit=${find}><label><input type="checkbox" checked=${errors} onChange=${event => setErrors(event.target.checked)} /> only those that failed</label>
+    <form class="row" onSubmit=${event => { event.preventDefault(); find(wanted); }}><label><input type="checkbox" checked=${errors} onChange=${event => setErrors(event.target.checked)} /> only those that failed</label>
       <label for="wanted">X-Request-Id</label><input id="wanted" size="20" spellcheck=${false} value=${wanted} onInput=${event => setWanted(event.target.value)} /><button>Find</button></form>
     ${found && (found.ok ? html`<div class="found"><${RequestCard} request=${found.body} open=${true} /></div>` : html`<p class="bad" role="alert">${problemText(found)}</p>`)}
     <p class="key" aria-hidden="true">${STAGES.map(([name, color]) => html`<span key=${name}><i class="swatch" style=${{ background: `var(${color})` }}></i>until ${name}</span> `)}</p>
@@ -160,7 +165,7 @@ export function Slow() {
       <div class="label"><span><b>${ms(sample.total_ms)}</b> ${what(sample)}</span><span class="soft">${clock(sample.at_ms)}</span></div>
       <${Parts} parts=${sample.parts} colors=${WHY_COLORS} words=${ms} />
       <p><b>${sample.why}</b>: ${WHY[sample.why][1]}. <span class="soft">${Object.entries(sample.parts).map(([name, value]) => `${name} ${ms(value)}`).join(" · ")}</span></p>
-      <p class="soft mono">item ${sample.item}${sample.index == null ? "" : `, program ${sample.index}`} of <a href="#requests" title="see Requests">${sample.request_id}</a>${sample.digest && ` · sha256 ${sample.digest}…`}${sample.trace_id && ` · trace ${sample.trace_id}`}</p></li>`)}</ol>` : html`<p class="soft">none in the last hour</p>`}</section>`;
+      <p class="soft mono">item ${sample.item}${sample.index == null ? "" : `, program ${sample.index}`} of <a href=${`#requests=${encodeURIComponent(sample.request_id)}`}>${sample.request_id}</a>${sample.digest && ` · sha256 ${sample.digest}…`}${sample.trace_id && ` · trace ${sample.trace_id}`}</p></li>`)}</ol>` : html`<p class="soft">none in the last hour</p>`}</section>`;
   if (!body) return html`<${Problem} text=${problem} /><p class="soft">asking …</p>`;
   return html`<${Problem} text=${problem} /><p class="key">${Object.entries(WHY).map(([name, [color]]) => html`<span key=${name}><i class="swatch" style=${{ background: `var(${color})` }}></i>${name}</span> `)}</p>
     ${section("Slowest programs", body.programs, "from the queue to the verdict", sample => `${sample.language}, ${sample.verdict.replaceAll("_", " ")}, ${plural(sample.num_tests, `${sample.tests} test`)}, ${number(sample.num_bytes)} bytes${sample.slowest_test && `; slowest test ${sample.slowest_test}`}`)}
