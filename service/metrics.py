@@ -208,13 +208,20 @@ exemplars = Exemplars()
 
 
 class _Everything(Collector):
-    """The values of this process or its tree, with exemplars, and gauges known at scrape time."""
+    """The values of this process or its tree, with exemplars, and gauges known at scrape time.
 
-    def __init__(self, snapshots: Iterable[GaugeSnapshot]) -> None:
+    `open_metrics`: whether they are to be said in that format, in which a histogram without a sum (of values below 0)
+    has no count, but that of its last bucket.
+    """
+
+    def __init__(self, snapshots: Iterable[GaugeSnapshot], *, open_metrics: bool) -> None:
         self.snapshots = list(snapshots)
+        self.open_metrics = open_metrics
 
     def collect(self) -> Iterator[Metric]:
         for family in _registry().collect():
+            if self.open_metrics and not any(sample.name.endswith("_sum") for sample in family.samples):
+                family.samples = [sample for sample in family.samples if not sample.name.endswith("_count")]
             yield exemplars.attached(family)
         for snapshot in self.snapshots:
             yield from snapshot.collect()
@@ -229,7 +236,7 @@ def exposition(accept: str, *snapshots: GaugeSnapshot) -> tuple[bytes, str]:
     """
     encode, media_type = choose_encoder(accept)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Everything(snapshots))
+    registry.register(_Everything(snapshots, open_metrics=media_type.startswith("application/openmetrics-text")))
     return encode(registry), media_type
 
 

@@ -65,6 +65,7 @@ def test_every_metric_of_the_service_can_be_said_in_both_formats(
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     metrics.http_seconds.labels("/rank").observe(0.1)
     metrics.flags.labels("reads_frames").inc()
+    metrics.score_value.labels("default").observe(-3.0)
     content, _ = metrics.exposition(OPEN_METRICS)
     names = {family.name for family in open_metrics(content.decode())}
     assert {"plaudit_http_request_seconds", "plaudit_flags"} <= names
