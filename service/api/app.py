@@ -115,7 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
             await durable_requests.close()
             await replays.close()
             await sample_log.close()
-            await activity.flush()
+            await activity.close()
             await cancel_and_wait(tasks)
             for client in (*reader_clients, *clients):
                 await client.aclose()

@@ -25,7 +25,7 @@ from service.api.dispatch.request_context import new_request_id
 from service.api.dispatch.trail import Trail
 from service.api.error_handlers import HTTP_ERRORS, problem_document, respond
 from service.api.listening import path_below_root
-from service.api.stores.activity import Activity
+from service.api.stores.activity import PROBED, Activity
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.access")
@@ -71,7 +71,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if not tracing.is_on():
+        if not tracing.is_on() or path_below_root(scope) in PROBED:
             await self._handle(scope, receive, send, tracing.NO_SPAN)
             return
         parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
@@ -189,7 +189,7 @@ class RequestMiddleware:
         if labels := here.exemplar:
             metrics.exemplars.observe("plaudit_http_request_seconds", route, seconds, labels)
         activity: Activity = scope["app"].state.plaudit.activity
-        activity.close(here, state["tenant"], scope["method"], status, seconds)
+        activity.record(here, state["tenant"], scope["method"], status, seconds)
         metrics.http_requests.labels(route, scope["method"], str(status)).inc()
         metrics.http_seconds.labels(route).observe(seconds)
         if route not in ("/health", "/ready", "/metrics"):

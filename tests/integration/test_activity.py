@@ -65,7 +65,7 @@ def answered(
         assert not trail.wants("program", 0.0)
         if trail.wants("program", slow_ms):
             trail.remember("program", slow_record(request_id, slow_ms))
-    activity.close(trail, tenant, "POST", status, ms / 1000)
+    activity.record(trail, tenant, "POST", status, ms / 1000)
 
 
 async def test_all_processes_see_the_requests_of_all(make_activity: MakeActivity) -> None:
@@ -139,8 +139,7 @@ async def test_without_redis_answers_go_on_and_counts_come_later(make_activity: 
     await activity.flush()
     broker.start()
     answered(activity, "kept")
-    activity._until_history = 0.0
-    await activity.flush()
+    await activity.close()
     assert [request.request_id for request in await activity.requests(["a"], 10, errors=False)] == ["kept"]
     (point,) = await activity.history.read(10, 0)
     assert point.requests == 2

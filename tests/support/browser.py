@@ -40,7 +40,7 @@ def open_page(opened: Browser, url: str, size: str = "desktop", scheme: Any = "l
     page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
     page.goto(url)
     page.wait_for_selector(".playground")
-    page.wait_for_selector(".pill.good")
+    page.wait_for_selector(".pill.good", timeout=90_000)
     return page, errors
 
 

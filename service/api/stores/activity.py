@@ -99,7 +99,7 @@ class Activity:
             raise
         finally:
             if asked is None or asked.closed:
-                self.close(here, context.tenant, "POST", status, time.monotonic() - here.began_s)
+                self.record(here, context.tenant, "POST", status, time.monotonic() - here.began_s)
             else:
                 asked.absorb(here)
 
@@ -109,7 +109,7 @@ class Activity:
         """How slow work of a tenant has to be to be among the slowest, by kind; it changes while requests run."""
         return self._floors.setdefault(tenant, {})
 
-    def close(self, done: Trail, tenant: str, method: str, status: int, seconds: float) -> None:
+    def record(self, done: Trail, tenant: str, method: str, status: int, seconds: float) -> None:
         """A request has been answered, or its client has gone. Polls and reads that succeed are not kept."""
         done.closed = True
         if done.route in PROBED or (method not in WORK_METHODS and status < 400):
@@ -181,6 +181,11 @@ class Activity:
             if not self._is_away:
                 log.warning("recent requests and slow work are not kept: %s", error.detail)
             self._is_away = True
+
+    async def close(self) -> None:
+        """Write what is left, the history too."""
+        self._until_history = 0.0
+        await self.flush()
 
     async def _write(
         self, requests: Sequence[tuple[str, dict[str, Any]]], slow: Sequence[tuple[SampleKind, str, SlowRecord]]
