@@ -13,7 +13,7 @@ TO_TEST := redis-server
 TO_EXTEND := qemu-system-x86 mmdebstrap squashfs-tools busybox-static cpio runc slurmctld slurmd slurm-client munge
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
-.PHONY: help run up test extended quick check coverage docs format clean bench reproduce-mini tables toolchains
+.PHONY: help run up test extended quick check coverage docs format clean screenshots bench reproduce-mini tables toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -29,7 +29,7 @@ up: .make/run  ## start everything on port 8000, and nothing else
 test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test but the extended ones
 	$(PYTEST) -m 'not extended' $(ARGS)
 
-extended: .make/extended .make/toolchains  ## the tests that take minutes each: clusters, containers, virtual machines
+extended: .make/extended .make/browser .make/toolchains  ## the tests that take minutes each: clusters, containers, virtual machines
 	@.ci/need $(TO_EXTEND) || echo 'tests whose tools are missing are skipped' >&2
 	$(PYTEST) -m extended $(ARGS)
 
@@ -58,6 +58,9 @@ format: .make/test  ## the code as ruff formats it
 clean:  ## remove what was built and cached here; the environment and the toolchains stay
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build .coverage*
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+screenshots: .make/browser  ## docs/images: the page, desktop and phone, light and dark (two minutes)
+	@$(BIN)/python .ci/screenshots
 
 bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
@@ -108,6 +111,12 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 	@echo 'installing into .venv: plaudit-server[ray], 240 MB more'
 	@$(PIP) -e '.[ray]'
 	@mkdir -p .make && touch $@
+
+.make/browser: .make/test
+	@.ci/need chromium || [ "$$(id -u)" -ne 0 ]  # who cannot install it skips the tests of the page
+	@echo 'installing into .venv: playwright (40 MB, its driver; the browser is Debian'"'"'s) and axe-core'
+	@$(PIP) -e '.[browser]'
+	@touch $@
 
 .make/toolchains: .venv/bin/python sandbox/language_specs.py .ci/need .ci/toolchains .ci/science.txt
 	@PYTHON=$(BIN)/python .ci/toolchains || [ "$$(id -u)" -ne 0 ]  # who cannot install skips those tests

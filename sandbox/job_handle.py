@@ -19,7 +19,7 @@ from sandbox.inside.zygote import ORDER
 from sandbox.jail import Jail
 from sandbox.jail_job import JailJob, JobExit
 from sandbox.memory_files import memory_file
-from sandbox.procfs import is_running, tasks_of, waited_s, waits_by_choice
+from sandbox.procfs import is_running, scheduled_s, tasks_of, waited_s, waits_by_choice
 from sandbox.procfs_meter import ProcfsMeter
 
 DEATH_S = 2.0  # from the kill of a job to the message of its jail's PID 1
@@ -178,6 +178,11 @@ class JobHandle:
             self.jail.last_counters = now if self.jail.cgroup is not None else None
         return counters
 
+    @property
+    def spent_ns(self) -> int:
+        """CPU time of the job's processes, once it is closed; 0 where its jail had to be destroyed."""
+        return 0 if self._last is None else self._last.cpu_ns
+
     def restart_peak(self) -> None:
         """Start the memory's peak from now: the next test gets its own."""
         if self.job_exit is not None:
@@ -195,13 +200,26 @@ class JobHandle:
 
     def waits_s(self) -> dict[int, float]:
         """Seconds that each living thread of the job was ready and had no CPU, without threads that asked to wait."""
+        return {task: waited_s(task) for task in self._tasks_in_turn()}
+
+    def starved_s(self) -> float:
+        """Lower bound of how long a living thread of the job has waited behind other processes so far, in seconds.
+
+        While another thread of the job ran, it may have waited for that one.
+        """
+        tasks = [scheduled_s(task) for task in self._tasks_in_turn()]
+        cpu_s = self.cpu_ns() / 1e9
+        return max((waited - max(0.0, cpu_s - ran) for ran, waited in tasks), default=0.0)
+
+    def _tasks_in_turn(self) -> list[int]:
+        """The job's living threads, without those that asked to wait."""
         bwrap = self.jail.process.pid if self.jail.process is not None else 0
         try:
             cpus, nice = os.sched_getaffinity(bwrap), os.getpriority(os.PRIO_PROCESS, bwrap)
         except OSError:
-            return {}
+            return []
         tasks = [task for pid in self._members() for task in tasks_of(pid)]
-        return {task: waited_s(task) for task in tasks if not waits_by_choice(task, cpus, nice)}
+        return [task for task in tasks if not waits_by_choice(task, cpus, nice)]
 
     def is_running(self) -> bool:
         """Whether a process of the job runs now, or is ready to."""
@@ -226,8 +244,7 @@ class JobHandle:
             if self.jail.reusable:
                 self.counters()  # where the next job starts counting
         finally:
-            spent_ns = 0 if self._last is None else self._last.cpu_ns
-            self._give_back(self.jail, spent_ns + self.own_ns)
+            self._give_back(self.jail, self.spent_ns + self.own_ns)
 
     def _end_job(self) -> None:
         """Kill a job whose result is not needed. A jail that does not confirm it in time is not used again."""

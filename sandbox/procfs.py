@@ -43,11 +43,17 @@ def waited_s(task: int) -> float:
 
     0.0 where the kernel keeps none (it needs CONFIG_SCHED_INFO) or the thread is gone.
     """
+    return scheduled_s(task)[1]
+
+
+def scheduled_s(task: int) -> tuple[float, float]:
+    """How long a thread has run, and how long it was ready to and did not; zeros as in `waited_s`."""
     try:
         with open(f"/proc/{task}/schedstat", encoding="ascii") as file:
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+            ran_ns, waited_ns = file.read().split()[:2]
+            return int(ran_ns) / 1e9, int(waited_ns) / 1e9
+    except (OSError, ValueError):
+        return 0.0, 0.0
 
 
 def waits_by_choice(task: int, cpus: set[int], nice: int) -> bool:

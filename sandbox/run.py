@@ -18,7 +18,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -28,12 +28,14 @@ from sandbox.errors import Interrupted, SandboxError, Starved
 from sandbox.jail_job import JailJob, JobExit
 from sandbox.job_handle import DEATH_S, JobHandle
 from sandbox.last_words import last_line, no_memory, not_parsed
+from sandbox.run_records import Purpose, RunRecord, purpose_of
 
 TICK_S = 0.02
 STARVED_SHARE = 0.4  # of the second half of its wall time, in which a task was ready and waited behind others
 QUIET_S = 0.004  # most programs end within it, and are worth one wake-up, not one for each line they print
 FIRST_READ_BYTES = 1 << 12  # what most programs print is less; a larger buffer costs more than the reading
 DRAIN_BYTES = 1 << 18  # what one pump takes from one pipe at most, so that a flood does not delay the clock
+SAMPLE_S = 0.25  # how often it is looked at whether a run waits for a CPU, where somebody asks
 IDLE_NS = 1_000_000  # less CPU time than this is no progress
 MB = 1024 * 1024
 CPUS = os.cpu_count() or 1
@@ -44,6 +46,7 @@ class Starter(Protocol):
 
     interrupt: threading.Event
     is_last_attempt: bool  # whether a run that gets no CPU is judged all the same
+    on_run: Callable[[RunRecord], None] | None  # called with every run that has ended
 
     def start(self, job: JailJob) -> JobHandle: ...
 
@@ -109,9 +112,17 @@ class RunBudget:
 class JailRun:
     """One job under watch. Use as a context manager."""
 
-    def __init__(self, starter: Starter, job: JailJob, *, stdin: int | None = None) -> None:
-        """`job.fds` names what the job gets beside stdin, stdout and stderr, which are made here."""
+    def __init__(
+        self, starter: Starter, job: JailJob, *, stdin: int | None = None, purpose: Purpose | None = None
+    ) -> None:
+        """`job.fds` names what the job gets beside stdin, stdout and stderr, which are made here.
+
+        `purpose`: of its record; None: what its role says.
+        """
         self.limits = job.limits
+        self.purpose = purpose or purpose_of(job.role)
+        self.on_run = starter.on_run
+        self.starved_s = 0.0  # as last sampled
         self.interrupt = starter.interrupt
         self.is_last_attempt = starter.is_last_attempt
         self.starved = False
@@ -136,6 +147,7 @@ class JailRun:
         self.began = time.monotonic()
         self.budget = RunBudget(0, 0.0, 0.0)
         self.last_progress = (0, self.began)  # CPU time when it last had grown, and when that was
+        self.sample_at = math.inf if self.on_run is None else self.began + SAMPLE_S
         self.grant()
 
     def grant(self, *, wall: bool = True) -> None:
@@ -170,6 +182,9 @@ class JailRun:
             if now > self.killed_at + 2 * DEATH_S:
                 raise SandboxError("a killed run does not end, although its jail was destroyed")
             return TICK_S
+        if now > self.sample_at:
+            self.sample_at = now + SAMPLE_S
+            self.starved_s = max(self.starved_s, self.handle.starved_s())
         if self.stdout.overflowed:
             self.kill("stdout")
         elif now > self.budget.wall:
@@ -236,6 +251,10 @@ class JailRun:
         try:
             if self.job_handle is not None:
                 self.job_handle.close()
+                on_run, self.on_run = self.on_run, None
+                if on_run is not None:
+                    cpu_ms = self.job_handle.spent_ns / 1e6
+                    on_run(RunRecord(self.purpose, self.began, time.monotonic(), cpu_ms, 1000 * self.starved_s))
         finally:
             self.stdout.close()
             self.stderr.close()

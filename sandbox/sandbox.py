@@ -21,7 +21,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, get_args
@@ -42,6 +42,7 @@ from sandbox.job_handle import JobHandle
 from sandbox.languages import Language
 from sandbox.owners import claim_uids, remove_home
 from sandbox.procfs import start_time
+from sandbox.run_records import RunRecord
 
 UIDS_USED = b"bare"  # in the lock file of uids under which programs have run without a namespace
 MAX_TEARDOWNS = 8  # jails that are being torn down at once
@@ -67,6 +68,7 @@ class Sandbox:
         interrupt: set from any thread, it ends what runs with `Interrupted`.
         is_last_attempt: whether a run that gets no CPU is judged all the same.
         toolchain_digest: what a cached result depends on besides its inputs.
+        on_run: called with what each run cost, once it has ended; None: nobody asks.
         jobs_cpu_ns: CPU time of all jobs that have ended, and of their jails on their behalf; not of starting jails.
     """
 
@@ -84,6 +86,7 @@ class Sandbox:
         self._caches: dict[type, Cache] = {}
         self.interrupt = threading.Event()
         self.is_last_attempt = False
+        self.on_run: Callable[[RunRecord], None] | None = None
         self.closed = False
         self.lock = -1
         self.home.mkdir(mode=0o711, exist_ok=True)

@@ -135,11 +135,21 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class Reply(msgspec.Struct, frozen=True):
+    """How a job ended.
+
+    Attributes:
+        queue_ms: from its admission to the start of the work.
+        compute_ms: of the work.
+        worker: its name; `cache` if nobody worked.
+        parts: where the time of work that took long went, in ms by `service.slowness.PARTS`.
+    """
+
     job: str
     body: Scored | Executed | Failed
     queue_ms: float = 0.0
     compute_ms: float = 0.0
     worker: str = ""
+    parts: dict[str, float] | None = None
 
 
 class Job(msgspec.Struct, frozen=True):

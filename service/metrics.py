@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import REGISTRY as LOCAL
@@ -17,26 +18,28 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    generate_latest,
     multiprocess,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Exemplar, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # would double the series, and no dashboard reads them
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 http_requests = Counter("plaudit_http_requests_total", "HTTP requests answered", ["route", "method", "status"])
-http_seconds = Histogram("plaudit_http_request_seconds", "Time to answer", ["route"], buckets=_SECONDS)
+http_seconds = Histogram("plaudit_http_request_seconds", "Time to answer", ["route"], buckets=SECONDS)
 rejected = Counter("plaudit_rejected_total", "Requests rejected, by reason", ["reason"])
 
 jobs = Counter("plaudit_jobs_total", "Jobs ended, by final state", ["kind", "state"])
 job_queue_seconds = Histogram(
-    "plaudit_job_queue_seconds", "Time from admission to the start of the work", ["kind"], buckets=_SECONDS
+    "plaudit_job_queue_seconds", "Time from admission to the start of the work", ["kind"], buckets=SECONDS
 )
-job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work itself", ["kind"], buckets=_SECONDS)
+job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work itself", ["kind"], buckets=SECONDS)
 cache_hits = Counter("plaudit_cache_hits_total", "Results answered from the cache", ["kind"])
 infra_errors = Counter("plaudit_infra_errors_total", "Results lost to server errors", ["kind", "code"])
 
@@ -76,6 +79,7 @@ judge_tokens = Counter(
 )
 
 verdicts = Counter("plaudit_verdicts_total", "Verdicts of programs", ["language", "verdict"])
+flags = Counter("plaudit_flags_total", "Flags of judged programs, without what stands behind a colon", ["flag"])
 module_unavailable = Counter(
     "plaudit_module_unavailable_total", "Programs that failed because the host lacks a module", ["module"]
 )
@@ -165,12 +169,75 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def exposition(*snapshots: GaugeSnapshot) -> bytes:
-    """What the API answers to a scrape, in Prometheus' text format."""
-    gauges = CollectorRegistry()
-    for snapshot in snapshots:
-        gauges.register(snapshot)
-    return generate_latest(_registry()) + generate_latest(gauges)
+class Exemplars:
+    """The latest observation of each bucket of some histograms that can be looked up, by an id: one per process.
+
+    prometheus-client keeps none where several processes share their values, so these are kept here, for both cases.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, str, str], Exemplar] = {}
+
+    def observe(self, histogram: str, label: str, seconds: float, labels: Mapping[str, str]) -> None:
+        """Take in an observation.
+
+        Args:
+            histogram: its name.
+            label: the value of its one label.
+            seconds: what was observed.
+            labels: what names the request.
+        """
+        bound = next((bound for bound in SECONDS if seconds <= bound), float("inf"))
+        le = str(floatToGoString(bound))  # type: ignore[no-untyped-call]
+        self._latest[histogram, label, le] = Exemplar(dict(labels), seconds, time.time())
+
+    def attached(self, family: Metric) -> Metric:
+        """The family, with an exemplar on each bucket that has one."""
+        if not any(name == family.name for name, _, _ in self._latest):
+            return family
+        with_exemplars = Metric(family.name, family.documentation, family.type, family.unit)
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                (label,) = [value for name, value in sample.labels.items() if name != "le"]
+                sample = sample._replace(exemplar=self._latest.get((family.name, label, sample.labels["le"])))
+            with_exemplars.samples.append(sample)
+        return with_exemplars
+
+
+exemplars = Exemplars()
+
+
+class _Everything(Collector):
+    """The values of this process or its tree, with exemplars, and gauges known at scrape time.
+
+    `open_metrics`: whether they are to be said in that format, in which a histogram without a sum (of values below 0)
+    has no count, but that of its last bucket.
+    """
+
+    def __init__(self, snapshots: Iterable[GaugeSnapshot], *, open_metrics: bool) -> None:
+        self.snapshots = list(snapshots)
+        self.open_metrics = open_metrics
+
+    def collect(self) -> Iterator[Metric]:
+        for family in _registry().collect():
+            if self.open_metrics and not any(sample.name.endswith("_sum") for sample in family.samples):
+                family.samples = [sample for sample in family.samples if not sample.name.endswith("_count")]
+            yield exemplars.attached(family)
+        for snapshot in self.snapshots:
+            yield from snapshot.collect()
+
+
+def exposition(accept: str, *snapshots: GaugeSnapshot) -> tuple[bytes, str]:
+    """What the API answers to a scrape, and its media type.
+
+    Args:
+        accept: the scrape's header. Only OpenMetrics has exemplars; without it the answer is Prometheus' text format.
+        snapshots: gauges known now.
+    """
+    encode, media_type = choose_encoder(accept)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Everything(snapshots, open_metrics=media_type.startswith("application/openmetrics-text")))
+    return encode(registry), media_type
 
 
 def serve(port: int) -> None:

@@ -52,7 +52,7 @@ from plaudit.schemas import (
     ScoreRequest,
     TestsetAnswer,
 )
-from plaudit.transport import http_options
+from plaudit.transport import http_options, with_trace
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class AsyncClient:
         try:
             async with asyncio.timeout(step.timeout_s), self._connections:
                 return await self._http.request(
-                    step.method, step.path, headers=step.headers, content=step.body, timeout=step.timeout_s
+                    step.method, step.path, headers=with_trace(step.headers), content=step.body, timeout=step.timeout_s
                 )
         except TimeoutError:
             return httpx.ReadTimeout(f"no answer in {step.timeout_s:.0f} s")

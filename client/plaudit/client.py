@@ -57,7 +57,7 @@ from plaudit.schemas import (
     ScoreRequest,
     TestsetAnswer,
 )
-from plaudit.transport import http_options
+from plaudit.transport import http_options, with_trace
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Client:
                 continue
             try:
                 outcome = self._http.request(
-                    step.method, step.path, headers=step.headers, content=step.body, timeout=step.timeout_s
+                    step.method, step.path, headers=with_trace(step.headers), content=step.body, timeout=step.timeout_s
                 )
             except httpx.TransportError as error:
                 outcome = error

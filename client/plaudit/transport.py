@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -30,3 +32,17 @@ def http_options(
         )
         return {"base_url": "http://plaudit", "headers": headers, "transport": to_ray}
     return {"base_url": url, "headers": headers, "limits": limits}
+
+
+def with_trace(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers of a request, with the `traceparent` of the span that is open here.
+
+    Nothing is imported for it: a process that has not imported OpenTelemetry has no span.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        return headers
+    from opentelemetry import propagate
+
+    carried = dict(headers)
+    propagate.inject(carried)
+    return carried

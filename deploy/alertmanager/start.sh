@@ -1,13 +1,18 @@
 #!/bin/sh
-# Starts Alertmanager with its two URLs from the environment: sh start.sh alertmanager OPTION...
-# They stand in a file that only its own user reads, and on no command line.
+# Fills in where alerts go, then starts Alertmanager: sh start.sh alertmanager OPTION...
+# ALERT_PAGE_URL and ALERT_TICKET_URL take Alertmanager's webhook (JSON by POST): PagerDuty, Opsgenie, Slack and others
+# have bridges for it. They may hold a secret, so they are in the environment and in a file of this user alone.
 set -eu
-umask 077
-escaped() { printf %s "$1" | sed -e 's/[\\&|]/\\&/g'; }
-page=$(escaped "${ALERT_PAGE_URL:?a URL that takes what wakes somebody}")
-ticket=$(escaped "${ALERT_TICKET_URL:?a URL that takes what waits for the morning}")
 config=${ALERTMANAGER_CONFIG:-/tmp/alertmanager.yml}
-sed -e "s|http://page.invalid/|$page|" -e "s|http://ticket.invalid/|$ticket|" \
-  "$(dirname "$0")/alertmanager.yml" > "$config"
+cp "$(dirname "$0")/alertmanager.yml" "$config"
+chmod 600 "$config"
+for name in ALERT_PAGE_URL ALERT_TICKET_URL; do
+  url=$(printenv "$name" || true)
+  case $url in
+    "") sed -i "/@$name@/d" "$config"; echo "$name is not set: these alerts are shown, and sent to nobody" >&2 ;;
+    http://*|https://*) sed -i "s|@$name@|$(printf %s "$url" | sed 's/[&|\\]/\\&/g')|" "$config" ;;
+    *) echo "$name: takes http:// or https://" >&2; exit 2 ;;
+  esac
+done
 unset ALERT_PAGE_URL ALERT_TICKET_URL
 exec "$@" --config.file="$config"

@@ -126,7 +126,7 @@ class Checker:
     who: str = "checker"
 
     def rule(self, case: StdioCase, output: bytes) -> CheckerVerdict:
-        with JailRun(self.starter, with_case(self.job, case, output)) as run:
+        with JailRun(self.starter, with_case(self.job, case, output), purpose="checker") as run:
             run.finish()
             return checker_verdict(run, speaks=True)
 

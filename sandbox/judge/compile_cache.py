@@ -134,7 +134,7 @@ def compile_once(compile_job: CompileJob, starter: Starter, jail_limits: JailLim
                 for name, fd in zip(compile_job.products, made_files, strict=True)
             ],
         )
-        with JailRun(starter, job) as run:
+        with JailRun(starter, job, purpose="compile") as run:
             run.finish()
             end = classify_exit(run)
             sizes = run.job_exit.collected if run.job_exit is not None else ()

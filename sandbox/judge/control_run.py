@@ -212,7 +212,7 @@ def one_round(
     try:
         fds = {1: nowhere, 4: jail_end.fileno()}
         job = tests_job({**plan, "control": mode}, request.limits, max(total, 64), fds)
-        with JailRun(request.sandbox, job) as run:
+        with JailRun(request.sandbox, job, purpose="control") as run:
             jail_end.close()
             word = next_message(run, channel)
             if word is None or "ready" not in word:

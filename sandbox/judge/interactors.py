@@ -68,7 +68,7 @@ class Interactor:
         """Its verdict on a program that outputs exactly `output`, whatever it reads."""
         with (
             readable(output) as stdin,
-            JailRun(self.starter, with_case(self.job, case, b""), stdin=stdin) as run,
+            JailRun(self.starter, with_case(self.job, case, b""), stdin=stdin, purpose="interactor") as run,
         ):
             run.finish()
             return checker_verdict(run, speaks=False)
@@ -82,7 +82,7 @@ class Interactor:
         jail_limits = replace(referee.limits, wall_s=max(referee.limits.wall_s, job.limits.wall_s + SLACK_S))
         with AuditPipe(audit) as audit_pipe, pipe() as to_interactor, pipe() as to_program:
             interactor_job = replace(referee, limits=jail_limits, fds={1: to_program[1]})
-            with JailRun(self.starter, interactor_job, stdin=to_interactor[0]) as interactor:
+            with JailRun(self.starter, interactor_job, stdin=to_interactor[0], purpose="interactor") as interactor:
                 program_job = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: to_interactor[1]}))
                 with JailRun(self.starter, program_job, stdin=to_program[0]) as run:
                     replies = to_program.pop(0)

@@ -29,6 +29,7 @@ from sandbox.languages import Language
 from sandbox.limits import MANAGED_MB
 from sandbox.owners import claim_uids, state_directory, sweep
 from sandbox.procfs import start_time
+from sandbox.run_records import RunRecord
 from sandbox.types import NO_OPTIONS, Limits, Options, Program, Report, Stop, Suite
 from sandbox.vm.machine import Guest, GuestLost, start_guest
 from sandbox.vm.messages import (
@@ -59,6 +60,7 @@ class VmSandbox:
     Attributes:
         level: always `vm`.
         interrupt: set from any thread, it ends what runs with `Interrupted`.
+        on_run: as a `Sandbox` has it; a guest does not tell of its runs, so it is not called.
         toolchain_digest: the guest's, what a cached result depends on besides its inputs.
     """
 
@@ -68,6 +70,7 @@ class VmSandbox:
         self.config = config
         self._start_guest = start
         self.interrupt = threading.Event()
+        self.on_run: Callable[[RunRecord], None] | None = None
         self.name = f"plaudit-vm-{os.getpid()}-{start_time(os.getpid())}"
         self.num_started = 0
         self.num_judged = 0  # by the guest that runs

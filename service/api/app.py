@@ -23,17 +23,19 @@ from service.api.dispatch.shard_monitor import ShardMonitor
 from service.api.dispatch.shards import Shards
 from service.api.dispatch.submission import Dispatcher
 from service.api.dispatch.tasks import cancel_and_wait, repeat
+from service.api.handlers.activity import activity_gauges
 from service.api.handlers.operations import perform_stored
 from service.api.handlers.readiness import probe_workers
 from service.api.handlers.replays import Replays
 from service.api.handlers.reward_service import RewardService
 from service.api.handlers.score_cache import ScoreCache
 from service.api.handlers.validation import RequestValidator
-from service.api.middleware import Drain, RequestMiddleware
+from service.api.middleware import Drain, RequestMiddleware, tenant_of
 from service.api.openapi_document import openapi_document
 from service.api.response_forms import GzipAnswers, HeadAnswers
 from service.api.routes import native_router, native_routes
 from service.api.state import AppState
+from service.api.stores.activity import FLUSH_EVERY_S, Activity
 from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests, ShardedDurableRequests
 from service.api.stores.event_reader import CHECK_S, EventReader
 from service.api.stores.sample_log import SampleLog
@@ -82,18 +84,23 @@ def create_app(settings: Settings) -> FastAPI:
         reward_service = RewardService(dispatcher, validator, score_cache, replays, sample_log)
         reader_clients = [connect_async(address.url, max_connections=1) for address in addresses]
         readers = [EventReader(client, queue, name) for client, queue in zip(reader_clients, queues, strict=True)]
-        perform = functools.partial(perform_stored, reward_service)
+        keys = [*settings.api_key, *settings.admin_key]
+        activity = Activity(shards, map(tenant_of, keys), functools.partial(activity_gauges, fleet))
+        perform = functools.partial(activity.observed, functools.partial(perform_stored, reward_service))
         of_shard = [
             DurableRequests(queue, name, settings.keep_results_s, perform, reader)
             for queue, reader in zip(queues, readers, strict=True)
         ]
         durable_requests = ShardedDurableRequests(shards, of_shard)
-        app.state.plaudit = AppState(settings, shards, fleet, validator, reward_service, durable_requests, replays)
+        app.state.plaudit = AppState(
+            settings, shards, fleet, validator, reward_service, durable_requests, replays, activity
+        )
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
         gc.freeze()  # what is loaded stays loaded: the collector need not look at it again
         loops: list[tuple[str, Callable[[], Awaitable[None]], float]] = [
-            ("prove", functools.partial(probe_workers, dispatcher), REFRESH_S / 4)
+            ("prove", functools.partial(probe_workers, dispatcher), REFRESH_S / 4),
+            ("activity", activity.flush, FLUSH_EVERY_S),
         ]
         for index in range(len(shards)):
             loops += [
@@ -112,6 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
             await durable_requests.close()
             await replays.close()
             await sample_log.close()
+            await activity.close()
             await cancel_and_wait(tasks)
             for client in (*reader_clients, *clients):
                 await client.aclose()

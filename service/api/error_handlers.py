@@ -15,6 +15,7 @@ from plaudit.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, Plau
 from plaudit.field_errors import by_field, not_json, sentence
 from plaudit.schemas import MAX_COMPLETIONS, MAX_ITEMS, MAX_TESTS, ProblemDocument
 from service import metrics
+from service.api.dispatch import trail
 from service.api.json_body import NOT_UTF8_JSON
 
 log = logging.getLogger("plaudit.api")
@@ -30,7 +31,8 @@ LIST_CEILINGS = frozenset({MAX_COMPLETIONS, MAX_ITEMS, MAX_TESTS})
 def problem_document(
     error: PlauditError, request_id: str, errors: list[dict[str, Any]] | None = None
 ) -> ProblemDocument:
-    """An error as the client reads it. `errors`: one entry per wrong field."""
+    """An error as the client reads it. `errors`: one entry per wrong field. The request's trail learns of it."""
+    trail.current().failed(error.code, error.detail)
     retry_after_ms = None if error.retry_after_s is None else math.ceil(error.retry_after_s * 1000)
     return ProblemDocument(
         type=f"urn:plaudit:problem:{error.code}",

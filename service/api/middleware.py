@@ -20,23 +20,27 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plaudit.errors import BadRequest, ClientClosed, Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
-from service import metrics
+from service import metrics, tracing
 from service.api.content_encoding import coding_of, expanded
+from service.api.dispatch import trail
 from service.api.dispatch.request_context import new_request_id
+from service.api.dispatch.trail import Trail
 from service.api.error_handlers import HTTP_ERRORS, problem_document, respond
 from service.api.listening import path_below_root
+from service.api.stores.activity import PROBED, Activity
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.access")
 
 PUBLIC = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
+PUBLIC_FOLDERS = ("/dashboard/", "/docs/")  # files of the pages at / and /docs
 ADMIN = re.compile(r"^/models/[^/]+/activate$")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
 
 def is_public(path: str) -> bool:
     """Whether this path answers without a key."""
-    return path in PUBLIC or path.startswith("/docs/")
+    return path in PUBLIC or path.startswith(PUBLIC_FOLDERS)
 
 
 class Drain:
@@ -75,6 +79,14 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if not tracing.is_on() or path_below_root(scope) in PROBED:
+            await self._handle(scope, receive, send, tracing.NO_SPAN)
+            return
+        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        with tracing.span(scope["method"], parent=parent, kind="server") as span:
+            await self._handle(scope, receive, send, span)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, span: tracing.Span) -> None:
         started_at = time.perf_counter()
         headers = {name.lower(): value for name, value in scope["headers"]}
         given_id = headers.get(b"x-request-id", b"").decode("latin-1")
@@ -82,6 +94,9 @@ class RequestMiddleware:
         state["request_id"] = given_id if _REQUEST_ID.match(given_id) else new_request_id()
         state["queue_ms"], state["compute_ms"] = 0.0, 0.0
         statuses: list[int] = []
+        here = Trail(state["request_id"], time.monotonic(), trace_id=span.trace_id, route=path_below_root(scope))
+        here.id_is_own = state["request_id"] != given_id
+        trail.begin(here)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -100,7 +115,9 @@ class RequestMiddleware:
             scope["path"] = scope["path"].rstrip("/") or "/"  # what a redirect would ask a client to send again
         task = self.drain.enter()
         try:
-            state["tenant"] = self._tenant(path_below_root(scope), headers)
+            state["tenant"] = ""
+            state["tenant"], state["admin"] = self._tenant(path_below_root(scope), headers)
+            here.floors_ms = scope["app"].state.plaudit.activity.floors(state["tenant"])
             await self.app(scope, self._bounded(scope, headers, receive), send_with_headers)
         except asyncio.CancelledError:
             if not self.drain.ended or statuses:
@@ -108,8 +125,8 @@ class RequestMiddleware:
             task.uncancel()
             shutdown = ShuttingDown("the server is shutting down and did not finish this request", retry_after_s=1.0)
             await respond(problem_document(shutdown, state["request_id"]))(scope, receive, send_with_headers)
-        except PlauditError as error:
-            metrics.rejected.labels(error.code).inc()  # what comes here was turned away before its route
+        except PlauditError as error:  # of the key, the size or the encoding; a route's own are answered further in
+            metrics.rejected.labels(error.code).inc()
             await respond(problem_document(error, state["request_id"]))(scope, receive, send_with_headers)
         except HTTPException as error:  # a body that outgrew its limit, or is broken, while a middleware read it
             problem = problem_document(
@@ -127,27 +144,30 @@ class RequestMiddleware:
                 await respond(problem)(scope, receive, send_with_headers)
         finally:
             self.drain.leave(task)
-            self._record(
-                scope, state, statuses[0] if statuses else ClientClosed.status, time.perf_counter() - started_at
-            )
+            status = statuses[0] if statuses else ClientClosed.status
+            self._record(scope, state, here, span, status, time.perf_counter() - started_at)
 
-    def _tenant(self, path: str, headers: dict[bytes, bytes]) -> str:
-        """A digest of the caller's key; empty without keys. Raises Unauthorized, Forbidden, TooLarge."""
+    def _tenant(self, path: str, headers: dict[bytes, bytes]) -> tuple[str, bool]:
+        """A digest of the caller's key (empty without keys), and whether it is an admin key.
+
+        Raises Unauthorized, Forbidden, TooLarge.
+        """
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.settings.max_body_bytes:
             raise _too_large(int(length), self.settings.max_body_bytes)
         keys, admins = self.settings.api_key, self.settings.admin_key
         needs_admin = ADMIN.match(path) is not None
         if is_public(path) or not (keys or admins):
-            return ""
+            return "", False
         given_key = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
         matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given_key.encode())]
         if not matches:
             how = "send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`"
             raise Unauthorized("this key is not one of the service's" if given_key else f"no key was given: {how}")
-        if needs_admin and not any(hmac.compare_digest(key.encode(), given_key.encode()) for key in admins):
+        is_admin = any(hmac.compare_digest(key.encode(), given_key.encode()) for key in admins)
+        if needs_admin and not is_admin:
             raise Forbidden("this call needs an admin key")
-        return hashlib.sha256(given_key.encode()).hexdigest()[:16]
+        return tenant_of(given_key), is_admin
 
     def _bounded(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """Expand a compressed body, and count one whose size is not known beforehand. Raises UnsupportedEncoding."""
@@ -174,8 +194,18 @@ class RequestMiddleware:
         """Of a request that was turned away before it had one: its metrics are that route's."""
         return next((route for route in self.routes if route.matches(scope)[0] is Match.FULL), None)
 
-    def _record(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
+    def _record(
+        self, scope: Scope, state: dict[str, Any], here: Trail, span: tracing.Span, status: int, seconds: float
+    ) -> None:
         route = getattr(scope.get("route") or self._meant_route(scope), "path", "unmatched")
+        if route != "unmatched":
+            here.route = route
+        span.set_http(route, scope["method"], status)
+        span.set(request_id=state["request_id"], jobs=here.num_jobs, cached=here.num_cached)
+        if labels := here.exemplar:
+            metrics.exemplars.observe("plaudit_http_request_seconds", route, seconds, labels)
+        activity: Activity = scope["app"].state.plaudit.activity
+        activity.record(here, state["tenant"], scope["method"], status, seconds)
         metrics.http_requests.labels(route, scope["method"], str(status)).inc()
         metrics.http_seconds.labels(route).observe(seconds)
         if route not in ("/health", "/ready", "/metrics"):
@@ -193,6 +223,11 @@ class RequestMiddleware:
                     "client": (scope.get("client") or ("",))[0],
                 },
             )
+
+
+def tenant_of(key: str) -> str:
+    """The digest by which a key's tenant is known."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _key_of(authorization: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from service import descriptors
+from service import descriptors, tracing
 from service.api.app import create_app
 from service.api.handlers.readiness import readiness
 from service.api.http_protocol import ConnectionLimits, TimedProtocol, max_connections
@@ -38,6 +38,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; then finish what is running, at most `drain_s`. Returns the exit code."""
+    tracing.configure("api")
     app = create_app(settings)
     tls = tls_options(settings)
     sock, url = listen(settings)
@@ -90,4 +91,5 @@ def serve(settings: Settings) -> int:
         sock.close()
         if settings.uds is not None:
             settings.uds.unlink(missing_ok=True)
+        tracing.shut_down()
     return 0 if server.started else 1

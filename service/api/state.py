@@ -12,6 +12,7 @@ from service.api.dispatch.shards import Shards
 from service.api.handlers.replays import Replays
 from service.api.handlers.reward_service import RewardService
 from service.api.handlers.validation import RequestValidator
+from service.api.stores.activity import Activity
 from service.api.stores.durable_requests import ShardedDurableRequests
 from service.settings import Settings
 
@@ -25,6 +26,7 @@ class AppState:
     reward_service: RewardService
     durable_requests: ShardedDurableRequests
     replays: Replays
+    activity: Activity
 
 
 def state_of(request: Request) -> AppState:

@@ -53,6 +53,9 @@ Keys, all under one prefix `{namespace}:`
   wake:{api}              stream that wakes the event reader of an API process (service.api.stores.event_reader)
   score:{key}             cached scores (service.queue.cached_scores)
   replay:{…} replays…     what reproduces verdicts, and its sizes (service.api.handlers.replays)
+  recent:{tenant} failed:{tenant}   streams of recent requests (service.api.stores.activity)
+  slow:{kind}:{bucket}:{tenant}     zsets of slow work by its time (the same)
+  history:{step}:{number} hash of what happened in a step of time (service.api.stores.history)
   shards                  the names of all shards, if there are several (service.queue.shards)
   written                 written before replicas are waited for
   budgets                 hash of the most bytes per family of keys (service.queue.memory)

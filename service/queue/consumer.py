@@ -36,6 +36,7 @@ class Lease:
         deliveries: how often the job was handed to a worker, this one included.
         queued_ms: when it was admitted.
         reclaimed: whether it was taken over from a worker that crashed or stalled.
+        trace: `traceparent` of the request that submitted it first; empty without a trace.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Lease:
     deliveries: int
     queued_ms: int
     reclaimed: bool = False
+    trace: str = ""
 
     @property
     def key(self) -> str:
@@ -72,6 +74,7 @@ class FinishedJob:
         compute_ms: time spent on it.
         started_ms: Unix time at which the worker began it.
         cache_as: id to cache the answer under, if not the job's own.
+        parts: of its reply.
     """
 
     lease: Lease
@@ -80,6 +83,7 @@ class FinishedJob:
     compute_ms: float
     started_ms: int
     cache_as: str = ""
+    parts: dict[str, float] | None = None
 
     @property
     def queue_ms(self) -> int:
@@ -253,7 +257,7 @@ class Consumer:
         if self._shares and answers:
             self._begun = f"{answers[0][1].decode()}/{answers[0][2].decode()}"
         leases = []
-        for state, raw, entry, job, task, deadline, deliveries, queued in answers:
+        for state, raw, entry, job, task, deadline, deliveries, queued, trace in answers:
             stream = raw.decode()
             lease = Lease(
                 job.decode(),
@@ -265,6 +269,7 @@ class Consumer:
                 int(deliveries),
                 self.clock.of_process(int(queued)),
                 reclaimed,
+                trace.decode(),
             )
             if lease.task is None:
                 self.finish(lease, Failed(JobState.FAILED, "unreadable", "a job of another version", False))
@@ -314,7 +319,7 @@ class Consumer:
     def _ending(self, job: FinishedJob) -> list[Any]:
         """What the script that ends jobs is told of one."""
         lease = job.lease
-        reply = encode(Reply(lease.id, job.body, float(job.queue_ms), job.compute_ms, self.name))
+        reply = encode(Reply(lease.id, job.body, float(job.queue_ms), job.compute_ms, self.name, job.parts))
         return [lease.id, reply, job.cache_ms, lease.entry, job.cache_as]
 
     def begin(self, lease: Lease) -> None:

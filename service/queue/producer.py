@@ -16,7 +16,7 @@ import redis.asyncio
 from plaudit.errors import BrokerUnavailable, Overloaded, RevisionMoved
 from plaudit.grading import Level
 from plaudit.schemas import LanguageInfo, ModelInfo
-from service import metrics
+from service import metrics, tracing
 from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode, read_reply
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
 from service.queue.protocol import (
@@ -203,6 +203,7 @@ class Queue:
             tag,
             first.tenant,
             GROUP,
+            tracing.current(),
             len(unless),
             *unless,
         ]

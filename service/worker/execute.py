@@ -16,10 +16,11 @@ from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, ModuleUnav
 from sandbox.judge import judge
 from sandbox.judge.missing_modules import FLAG
 from sandbox.judge.observe import BUDGET_SPENT
+from sandbox.run_records import RunRecord
 from sandbox.sandbox import Sandbox
 from sandbox.types import Program, Report, Stop, Suite
 from sandbox.vm.vm_sandbox import VmSandbox
-from service import metrics
+from service import metrics, slowness, tracing
 from service.jobs import (
     SUITE_KINDS,
     Executed,
@@ -44,6 +45,7 @@ log = logging.getLogger("plaudit.execute")
 LARGE_REPORT_BYTES = 64 * 1024
 LARGE_REPORT_MS = 60_000
 MAX_MODULES = 100  # label values of one metric
+SLOW_MS = 20.0  # of a job that took longer, the answer says where the time went
 MAX_SUITES = 64  # decoded suites kept: a group's programs share one
 MAX_SUITES_BYTES = 64 * 1024 * 1024  # of their frames
 
@@ -58,6 +60,8 @@ class ExecuteRunner:
         self.queues = [EXECUTE_QUEUE]
         self.stuck_after_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
         self.sandbox = sandbox
+        self.runs: list[RunRecord] = []  # of the job that is worked on
+        sandbox.on_run = self.runs.append
         self._lease_lock = threading.Lock()  # a cancellation comes from the heartbeat's thread
         self._lease: Lease | None = None
         self.batch = JobBatch()
@@ -65,6 +69,8 @@ class ExecuteRunner:
         self.missing: set[str] = set()  # modules that a metric has a series for
         self.suites: OrderedDict[str, tuple[Suite, int]] = OrderedDict()  # and the size of its frame
         self.info: dict[str, Any] = {
+            "doing": None,
+            "num_done": 0,
             "isolation": sandbox.level,
             "toolchain": sandbox.toolchain_digest,
             "suites": list(SUITE_KINDS),
@@ -110,9 +116,37 @@ class ExecuteRunner:
                 with self._lease_lock:
                     self._lease = lease
                     self.sandbox.interrupt.clear()
-                self.batch.finished(self._run(lease, context))
+                self.batch.finished(self._traced(lease, context))
         finally:
+            self.info["doing"] = None
             self.batch.close()
+
+    def _traced(self, lease: Lease, context: WorkerContext) -> FinishedJob | None:
+        """`_run` under a span of the request's trace, and said in the announcement while it lasts."""
+        task = lease.task
+        assert isinstance(task, ExecuteTask)
+        self.info["doing"] = {"job": lease.id[:16], "since_ms": now_ms(), "language": task.language}
+        self.runs.clear()
+        began_s = time.monotonic()
+        if tracing.is_on():
+            queued_s = max(0, now_ms() - lease.queued_ms) / 1000
+            tracing.record("wait in the queue", began_s - queued_s, began_s, parent=lease.trace, queue=lease.queue)
+        with tracing.span("execute", parent=lease.trace, kind="consumer", began_s=began_s) as span:
+            finished = self._run(lease, context)
+            if span:
+                for run in self.runs:
+                    tracing.record(
+                        f"run {run.purpose}", run.began_s, run.ended_s, cpu_ms=run.cpu_ms, starved_ms=run.starved_ms
+                    )
+                span.set(job=lease.id, language=task.language, deliveries=lease.deliveries)
+                body = None if finished is None else finished.body
+                if isinstance(body, Executed):
+                    report = body.report
+                    span.set(verdict=report.verdict.value, passed=report.passed, total=report.total)
+                elif isinstance(body, Failed):
+                    span.fail(body.code)
+        self.info["num_done"] += 1
+        return finished
 
     def _run(self, lease: Lease, context: WorkerContext) -> FinishedJob | None:
         """How the job ended; None: it was cancelled."""
@@ -147,7 +181,8 @@ class ExecuteRunner:
         self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
         body = Executed(report, self.sandbox.toolchain_digest)
         compute_ms = (time.perf_counter() - began) * 1000
-        return FinishedJob(lease, body, self._cache_ms(body), compute_ms, started, self._cache_as(task))
+        parts = slowness.of_runs(self.runs, compute_ms) if compute_ms > SLOW_MS else None
+        return FinishedJob(lease, body, self._cache_ms(body), compute_ms, started, self._cache_as(task), parts)
 
     def _count_missing(self, modules: list[str]) -> None:
         """Count programs by the module that they lack; beyond `MAX_MODULES` names as `other`."""
@@ -207,5 +242,7 @@ class ExecuteRunner:
 
 def _count(language: str, report: Report) -> None:
     metrics.verdicts.labels(language, report.verdict.value).inc()
+    for flag in report.flags:
+        metrics.flags.labels(flag.partition(":")[0]).inc()
     for test in report.tests:
         metrics.tests.labels(test.verdict.value).inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 
 from plaudit.errors import HostLacks, UsageError
-from service import descriptors
+from service import descriptors, tracing
 from service.queue.connections import greet_shards
 from service.settings import Settings
 from service.worker.loop import StopSignal, retry, run, worker_name
@@ -23,6 +23,7 @@ def run_score(settings: Settings) -> int:
     from service.worker.score import ScoreRunner
 
     _greet(settings)
+    tracing.configure("scorer")
     stop = StopSignal()
     stop.install()
     name = worker_name("score")
@@ -30,6 +31,7 @@ def run_score(settings: Settings) -> int:
     active = register_models(settings, registry, lambda call: retry(call, stop), stop)
     if not stop.asked:
         run(ScoreRunner(ModelManager.open(settings, active, registry)), settings, stop, name)
+    tracing.shut_down()
     return 0
 
 
@@ -46,6 +48,7 @@ def run_execute(settings: Settings) -> int:
     from service.worker.execute import ExecuteRunner
 
     _greet(settings)
+    tracing.configure("executor")
     stop = StopSignal()
     stop.install()
     try:
@@ -56,6 +59,7 @@ def run_execute(settings: Settings) -> int:
             run(ExecuteRunner(settings, sandbox), settings, stop)
     except IsolationUnavailable as error:
         raise HostLacks(str(error)) from error
+    tracing.shut_down()
     return 0
 
 

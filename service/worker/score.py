@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from plaudit.errors import Invalid, RevisionMoved, TooLong
-from service import metrics
+from sandbox.procfs import waited_s
+from service import metrics, slowness, tracing
 from service.jobs import LANES, Completion, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode, score_job_id
 from service.queue.cached_scores import CachedScore
 from service.queue.consumer import FinishedJob, Lease
@@ -47,9 +49,17 @@ class PendingGroup:
         self.loaded = loaded
         self.started_ms = started_ms
         self.compute_ms = 0.0
+        self.starved_ms = 0.0  # of it: the process was ready to run, and others had the CPU
+        self.batch_tokens = 0  # of the batches that it was in
         sequences = [sequence for sequence in encoded if isinstance(sequence, Encoded)]
         lane = LANES.index(lease.lane)
         self.group = SequenceGroup(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Where the time went."""
+        num_tokens = sum(len(sequence.ids) for sequence in self.group.sequences)
+        return slowness.of_batch(self.compute_ms, self.starved_ms, num_tokens, self.batch_tokens)
 
     @property
     def task(self) -> ScoreTask:
@@ -81,6 +91,7 @@ class ScoreRunner:
         self.queues = list(self.model_of)
         self.turn_began_s = 0.0  # the `used_s` of the last model that had its turn, before it
         self.info = models.info
+        self.info.update(doing=None, num_done=0)
 
     @property
     def num_held(self) -> int:
@@ -212,9 +223,13 @@ class ScoreRunner:
     def _compute(self, name: str, loaded: LoadedModel, batch: ScheduledBatch[Encoded], context: WorkerContext) -> None:
         engine, scheduler, budget = loaded.engine, loaded.scheduler, loaded.budget
         before = _counters(loaded)
-        began = time.perf_counter()
+        task = threading.get_native_id()
+        waited_before_s, began_s, began = waited_s(task), time.monotonic(), time.perf_counter()
+        self.info["doing"] = {"model": name, "since_ms": now_ms(), "groups": len(batch.slices), "tokens": batch.tokens}
         outcome = score_apart(engine.score, batch.sequences)
         elapsed_s = time.perf_counter() - began
+        starved_ms = 1000 * (waited_s(task) - waited_before_s)
+        self.info["doing"] = None
         self.turn_began_s = loaded.used_s
         loaded.used_s += elapsed_s
         budget.took(batch.tokens, elapsed_s)
@@ -224,9 +239,15 @@ class ScoreRunner:
             log.warning("out of memory", extra=extra)
         scheduler.max_batch_tokens = budget.tokens
         for piece in batch.slices:
-            self.pending[piece.group.key].compute_ms += elapsed_s * 1000
+            pending = self.pending[piece.group.key]
+            pending.compute_ms += elapsed_s * 1000
+            pending.starved_ms += starved_ms
+            pending.batch_tokens += batch.tokens
+            if tracing.is_on():
+                _record_spans(pending, began_s, batch)
         done = scheduler.finish(batch, outcome.scores)
         context.answer_all([_finished(self.pending.pop(group.key)) for group in done])
+        self.info["num_done"] += len(done)
         for piece in batch.slices:
             if not piece.group.done and not engine.depends_on_group:
                 pending = self.pending[piece.group.key]
@@ -252,6 +273,26 @@ class ScoreRunner:
         for score in outcome.scores:
             if not isinstance(score, ScoreFailure):
                 metrics.score_value.labels(name).observe(score)
+
+
+def _record_spans(pending: PendingGroup, began_s: float, batch: ScheduledBatch[Encoded]) -> None:
+    """The spans of a group: its wait, once, and each batch that it was in."""
+    lease = pending.lease
+    if pending.batch_tokens == batch.tokens:  # its first
+        queued_s = max(0, now_ms() - lease.queued_ms) / 1000
+        now_s = time.monotonic()
+        tracing.record("wait in the queue", now_s - queued_s, began_s, parent=lease.trace, queue=lease.queue)
+    tracing.record(
+        "score batch",
+        began_s,
+        time.monotonic(),
+        parent=lease.trace,
+        job=lease.id,
+        model=pending.task.model,
+        batch_tokens=batch.tokens,
+        batch_groups=len(batch.slices),
+        own_tokens=sum(len(sequence.ids) for sequence in pending.group.sequences),
+    )
 
 
 def _counters(loaded: LoadedModel) -> tuple[int, int, int, int]:
@@ -318,7 +359,9 @@ def _finished(pending: PendingGroup) -> FinishedJob:
     # A client that asks again before the API has cached these scores gets them from the queue.
     complete = scored.cacheable and score_job_id(encode(pending.task)) == pending.lease.id and None not in values
     cache_ms = KEEP_REPLY_MS if complete else 0
-    return FinishedJob(pending.lease, scored, cache_ms, pending.compute_ms, pending.started_ms)
+    return FinishedJob(
+        pending.lease, scored, cache_ms, pending.compute_ms, pending.started_ms, parts=pending.parts or None
+    )
 
 
 def _not_served(task: ScoreTask) -> Failed:

@@ -7,6 +7,19 @@
 
 from __future__ import annotations
 
+from plaudit.schemas.activity import (
+    HistoryAnswer,
+    HistoryPoint,
+    RequestsAnswer,
+    RequestSummary,
+    ScoreSummary,
+    SlowAnswer,
+    SlowPart,
+    SlowSample,
+    TenantShare,
+    WorkersAnswer,
+    WorkerState,
+)
 from plaudit.schemas.audit import (
     AuditAnswer,
     AuditedTest,
@@ -201,6 +214,8 @@ __all__ = [
     "GroupStatistics",
     "Health",
     "HelperProgram",
+    "HistoryAnswer",
+    "HistoryPoint",
     "Id",
     "InfoAnswer",
     "InlineTests",
@@ -233,6 +248,8 @@ __all__ = [
     "RefTests",
     "ReplayAnswer",
     "ReplayItem",
+    "RequestSummary",
+    "RequestsAnswer",
     "ResultError",
     "RewardAnswer",
     "RewardExtract",
@@ -244,9 +261,13 @@ __all__ = [
     "ScoreItem",
     "ScoreRequest",
     "ScoreResult",
+    "ScoreSummary",
     "ScoreTerm",
     "ScriptTests",
     "ShardState",
+    "SlowAnswer",
+    "SlowPart",
+    "SlowSample",
     "Status",
     "StdioTestCase",
     "StdioTests",
@@ -256,6 +277,7 @@ __all__ = [
     "StrictBase64",
     "SuiteVerdict",
     "Survivor",
+    "TenantShare",
     "Term",
     "TermBase",
     "TestResult",
@@ -269,4 +291,6 @@ __all__ = [
     "TokenizerDigest",
     "ToolCall",
     "UnittestTests",
+    "WorkerState",
+    "WorkersAnswer",
 ]

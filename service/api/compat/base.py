@@ -33,6 +33,7 @@ from plaudit.schemas import (
 )
 from sandbox.types import Report
 from service.api.body_route import BodyRoute
+from service.api.dispatch import trail
 from service.api.dispatch.request_context import RequestContext, deadline
 from service.api.dispatch.tasks import cancel_on_disconnect
 from service.api.error_handlers import problem_document, respond
@@ -176,6 +177,7 @@ class CompatCall:
     async def _timed(self, work: Callable[[RequestContext], Awaitable[Answered]]) -> Answered:
         """Do it, and add its times to those of the HTTP request."""
         state = self.request.state
+        trail.current().stage("read")
         context = RequestContext(state.request_id, self.deadline_ms, tenant=state.tenant)
         try:
             return await work(context)

@@ -19,10 +19,12 @@ from types import TracebackType
 
 from plaudit.errors import BrokerUnavailable, NoWorker, Overloaded, PlauditError, WouldMissDeadline
 from service import metrics
+from service.api.dispatch import trail
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.reply_router import ReplyRouter
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.shards import Shards
+from service.api.dispatch.trail import Trail
 from service.jobs import Failed, Job, JobState, Reply
 from service.queue.keys import EXECUTE_QUEUE, kind_of_queue
 from service.queue.producer import Bound, Remembered
@@ -59,6 +61,7 @@ class Submission:
         self.reply_routers = dispatcher.reply_routers
         self.fleet = dispatcher.fleet
         self.context = context
+        self.trail: Trail = trail.current()
         self._futures: dict[str, asyncio.Future[Reply]] = {}
         self._shard_of: dict[str, int] = {}  # by job
         self._lost: dict[str, Reply] = {}  # jobs that could not be given to their shard, and why
@@ -161,6 +164,7 @@ class Submission:
             metrics.rejected.labels("memory" if error.retry_after_s else "queue_full").inc()
             raise Overloaded(error.detail, retry_after_s=retry_after_s) from error
         reply_router.submitted(job.id for job in new_jobs)
+        self.trail.submitted(len(new_jobs))
         for job_id, reply in finished.items():  # its own id may be that of the same job under another toolchain
             metrics.cache_hits.labels("execute" if queue == EXECUTE_QUEUE else "score").inc()
             reply_router.deliver(Reply(job_id, reply.body, worker="cache"))
@@ -186,6 +190,7 @@ class Submission:
         if not done:
             return Reply(job, Failed(JobState.TIMEOUT, "deadline", "not done by the deadline", True))
         reply = future.result()
+        self.trail.replied(reply)
         if reply.worker != "cache":
             self.context.add_timing(reply.queue_ms, reply.compute_ms)
         return reply

@@ -31,6 +31,7 @@ from service.api import json_body
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher, Submission
 from service.api.dispatch.tasks import SMALL_BYTES, in_thread, off_loop
+from service.api.handlers import slow_samples
 from service.api.handlers.plan import best_index, problem_of
 from service.jobs import (
     Executed,
@@ -192,6 +193,7 @@ class ExecutePlan:
         else:
             replies = await submission.replies(job_ids)
         programs = [job if isinstance(job, ProgramResult) else to_program_result(replies[job.id]) for job in group.jobs]
+        slow_samples.executed(group.item, index, (group.sha256, group.num_tests), group.jobs, replies, programs)
         pass_rates = [program.pass_rate if program.status == "ok" else None for program in programs]
         return ExecuteResult(id=group.item.id, best=best_index(pass_rates), programs=programs)
 

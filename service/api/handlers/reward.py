@@ -130,7 +130,9 @@ class RewardPlan(Generic[Shaped]):
             if term.model in unavailable:
                 self.unavailable[term.name] = unavailable[term.model]
                 continue
-            score_items = [ScoreItem(prompt=item.prompt, completions=[*item.completions]) for item in self.items]
+            score_items = [
+                ScoreItem(id=item.id, prompt=item.prompt, completions=[*item.completions]) for item in self.items
+            ]
             score_plan = await off_loop(ScorePlan, models[term.model], score_items, term.on_overflow, context, cache)
             await score_plan.look_up()
             self.score_plans[term.name] = score_plan
@@ -224,6 +226,7 @@ def _execute_item(item: RewardItem) -> ExecuteItem:
     if item.extract == "continuation":
         programs = [continued(item, completion) for completion in programs]
     return ExecuteItem(
+        id=item.id,
         language=item.language,
         programs=programs,
         extract="last_fence" if item.extract == "last_fence" else "none",

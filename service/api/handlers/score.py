@@ -19,6 +19,7 @@ from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.shards import Shards
 from service.api.dispatch.submission import Submission
 from service.api.dispatch.tasks import gather_or_cancel, off_loop
+from service.api.handlers import slow_samples
 from service.api.handlers.plan import best_index, problem_of
 from service.api.handlers.score_cache import ScoreCache
 from service.jobs import (
@@ -27,6 +28,7 @@ from service.jobs import (
     Job,
     JobState,
     OnOverflow,
+    Reply,
     Scored,
     ScoreTask,
     TokenIds,
@@ -189,7 +191,7 @@ class ScorePlan:
     async def result(self, submission: Submission, index: int) -> ScoreResult:
         group = self.groups[index]
         if group.job is None:
-            return self._result(group, {}, None)
+            return self._noted(group, index, self._result(group, {}, None), None)
         reply = await submission.reply(group.job.id)
         if isinstance(reply.body, Failed):
             if reply.body.code == RevisionMoved.code and self.context.restartable:
@@ -202,7 +204,11 @@ class ScorePlan:
                 group.shard,
                 {group.keys[one]: score for one, score in computed.items() if isinstance(score, CachedScore)},
             )
-        return self._result(group, computed, None)
+        return self._noted(group, index, self._result(group, computed, None), reply)
+
+    def _noted(self, group: ScoreGroup, index: int, result: ScoreResult, reply: Reply | None) -> ScoreResult:
+        slow_samples.scored(group.item, index, self.model.name, reply, result)
+        return result
 
     async def _finished(self, group: ScoreGroup, failed: Failed) -> Computed:
         """What a scorer has finished of a late group: the slices before the one that it was at."""

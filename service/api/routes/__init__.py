@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.routing import BaseRoute
 
-from service.api.routes import jobs, models, reference, system, testsets, work
+from service.api.routes import activity, dashboard_files, jobs, models, reference, system, testsets, work
 
-MODULES = (work, jobs, testsets, models, system, reference)  # in the order of the OpenAPI document
+MODULES = (work, jobs, testsets, models, activity, system, dashboard_files, reference)  # as in the OpenAPI document
 
 
 def native_router() -> APIRouter:

@@ -1,11 +1,11 @@
-"""What the deployment is and how it does: languages, info, health, readiness, metrics, the dashboard."""
+"""What the deployment is and how it does: languages, info, health, readiness, metrics."""
 
 from __future__ import annotations
 
-from importlib import metadata, resources
+from importlib import metadata
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 
 from plaudit.schemas import Health, InfoAnswer, LanguagesAnswer, QueueState, Readiness
 from service import metrics
@@ -17,10 +17,6 @@ from service.queue.keys import EXECUTE_QUEUE
 from service.settings import Settings
 
 WORKER_KINDS = ("score", "execute")
-DASHBOARD_CSP = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 router = APIRouter(tags=["system"])
 
@@ -101,10 +97,5 @@ async def prometheus(request: Request) -> Response:
     )
     redis = metrics.memory_gauges(memory.used_bytes, memory.max_bytes, memory.families, memory.budgets)
     shards = metrics.shard_gauges({monitor.name: monitor.broker for monitor in fleet.monitors if monitor.name})
-    return Response(metrics.exposition(queues, redis, shards), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def dashboard() -> HTMLResponse:
-    page = resources.files("service.api.routes").joinpath("dashboard", "index.html").read_text("utf-8")
-    return HTMLResponse(page, headers={"Content-Security-Policy": DASHBOARD_CSP})
+    content, media_type = metrics.exposition(request.headers.get("accept", ""), queues, redis, shards)
+    return Response(content, headers={"Content-Type": media_type})

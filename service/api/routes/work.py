@@ -29,6 +29,7 @@ from plaudit.schemas import (
     ScoreRequest,
 )
 from service.api.body_route import BodyRoute
+from service.api.dispatch import trail
 from service.api.dispatch.request_context import RequestContext, deadline, new_request_id
 from service.api.dispatch.tasks import cancel_on_disconnect, off_loop
 from service.api.error_handlers import respond
@@ -97,6 +98,9 @@ async def _answer(
 ) -> Response:
     app_state = state_of(request)
     settings = app_state.settings
+    here = trail.current()
+    here.stage("read")
+    here.num_items = len(body.items)
     default_ms = settings.async_deadline_ms if headers.prefers_async else None
     deadline_ms = deadline(settings, body.deadline_ms, headers.deadline_ms, default_ms=default_ms)
     if settings.log_payloads:

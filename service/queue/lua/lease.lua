@@ -13,7 +13,7 @@
 -- ARGV[1] prefix  [2] worker  [3] group  [4] how many to read at most  [5] the worker's name if it marks what it begins,
 -- else ""  [6] how many workers share the jobs (0: read as many as asked for); then, per entry that the worker holds
 -- already: stream, entry
--- Returns per entry {state, stream, entry, id, task, deadline, deliveries, queued}; state is "run" or "expired". Entries
+-- Returns per entry {state, stream, entry, id, task, deadline, deliveries, queued, trace}; state is "run" or "expired". Entries
 -- whose job has ended are removed here.
 local prefix, worker, group, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), clock_ms()
 local marks, num_workers = ARGV[5], tonumber(ARGV[6])
@@ -58,7 +58,8 @@ for line, known in pairs(lines) do
   end
 end
 
-local FIELDS = {'task', 'deadline', 'queued', 'entry', 'cost', 'tenant', 'state', 'deliveries', 'worker', 'marks'}
+local FIELDS = {'task', 'deadline', 'queued', 'entry', 'cost', 'tenant', 'state', 'deliveries', 'worker', 'marks',
+  'trace'}
 local function read_job(id)
   local values = redis.call('HMGET', prefix .. 'job:' .. id, unpack(FIELDS))
   local job = {id = id}
@@ -163,7 +164,8 @@ for _, leased in ipairs(entries) do
     if #answer == 0 and marks ~= '' then
       redis.call('HSET', prefix .. 'begun:' .. queue_of(leased.line), worker, leased.line .. ' ' .. entry)
     end
-    answer[#answer + 1] = {state, stream, entry, job.id, job.task, job.deadline, deliveries, job.queued}
+    answer[#answer + 1] = {state, stream, entry, job.id, job.task, job.deadline, deliveries, job.queued,
+      job.trace or ''}
   end
 end
 for line, known in pairs(lines) do

@@ -9,7 +9,7 @@
 -- KEYS[3] hash of its live jobs by tag                KEYS[4] hash of its live jobs, and their cost, by tenant
 -- KEYS[5] hash whose `revision` is the one tag that is admitted
 -- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] number of jobs  [6] their tag  [7] their tenant
--- [8] group  [9] number of cache keys to look up first
+-- [8] group  [9] traceparent of the request, or ""  [10] number of cache keys to look up first
 -- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
 -- Returns one of: {"moved", the tag admitted}; {"known", the value of each cache key} if one has a value, with nothing
@@ -17,7 +17,7 @@
 -- with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tag, tenant, group, now = ARGV[6], ARGV[7], ARGV[8], clock_ms()
+local tag, tenant, group, trace, now = ARGV[6], ARGV[7], ARGV[8], ARGV[9], clock_ms()
 
 local admitted = redis.call('HGET', KEYS[5], 'revision')
 if admitted and admitted ~= tag then
@@ -25,8 +25,8 @@ if admitted and admitted ~= tag then
 end
 
 local known, any = {}, false
-for i = 1, tonumber(ARGV[9]) do
-  known[i] = redis.call('GET', ARGV[9 + i])
+for i = 1, tonumber(ARGV[10]) do
+  known[i] = redis.call('GET', ARGV[10 + i])
   any = any or known[i]
 end
 if any then
@@ -54,7 +54,7 @@ local function any_exists(names)
   return false
 end
 
-local outcome, new, new_cost, first = {}, 0, 0, 10 + #known
+local outcome, new, new_cost, first = {}, 0, 0, 11 + #known
 local caches, uncached = {}, {}
 for i = 1, count do
   local at = first + (i - 1) * 7
@@ -171,6 +171,9 @@ for i = 1, count do
   if outcome[i] == 'new' then
     redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'line', ARGV[at + 1],
       'entry', entry_of[id], 'queued', now, 'deliveries', 0, 'state', 'queued', 'tag', tag, 'tenant', tenant)
+    if trace ~= '' then
+      redis.call('HSET', job, 'trace', trace)
+    end
     redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
   elseif outcome[i] == 'joined' then
     lift(id, ARGV[at + 1])

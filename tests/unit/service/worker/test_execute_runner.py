@@ -18,7 +18,7 @@ def test_a_suite_of_a_later_version_is_a_retryable_failure() -> None:
     context.suite.return_value = json.dumps({"kind": "of-tomorrow", "suite": {}}).encode()
     context.stopping = False
     task = ExecuteTask("python", "pass", "0" * 64, Limits(), toolchain="t")
-    lease = SimpleNamespace(task=task, key="k", reclaimed=False, queued_ms=0)
+    lease = SimpleNamespace(id="job", task=task, key="k", reclaimed=False, queued_ms=0, trace="")
     runner.step([lease], context)  # type: ignore[list-item]
     (job,) = (job for call in context.answer_all.call_args_list for job in call.args[0])
     body = job.body
