@@ -23,6 +23,7 @@ TAGS = {
     "requests": "Requests that run longer than a connection",
     "test suites": "Test suites that are stored by digest",
     "models": "Models",
+    "activity": "What the deployment does",
     "system": "The deployment",
 }
 SECURITY_SCHEMES = {

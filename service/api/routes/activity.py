@@ -14,7 +14,7 @@ from service.api.routes.openapi import READ_PROBLEMS, problems
 from service.api.state import state_of
 from service.api.stores.activity import MAX_REQUESTS
 
-router = APIRouter()
+router = APIRouter(tags=["activity"])
 
 Step = Annotated[
     Literal["10", "240"], Query(description="seconds of a step: 10 for the last hour, 240 for the last day")
