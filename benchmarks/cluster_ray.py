@@ -36,7 +36,7 @@ from support.asks import Ask, Asks  # noqa: E402
 from support.checkpoints import checkpoint  # noqa: E402
 from support.history import Attempt, Fault, Request, violations  # noqa: E402
 
-CALL_S, CALM_S, RECOVERY_S = 25.0, 10.0, 60.0
+CALL_S, CALM_S, RECOVERY_S = 20.0, 10.0, 60.0
 EXECUTORS = 3
 HEAD = ("killed", "answers right / put off", "longest answer, s", "no answer for, s", "whole again after, s")
 Row = tuple[str, ...]
@@ -130,7 +130,7 @@ class Killer:
         self.wait_until_whole(began, what, kind)
 
     def wait_until_whole(self, began: float, what: str, kind: str) -> None:
-        seen_broken, until = False, time.monotonic() + 180
+        seen_broken, until = False, time.monotonic() + 300
         while time.monotonic() < until:
             now_whole = whole()
             seen_broken = seen_broken or not now_whole
@@ -138,7 +138,7 @@ class Killer:
                 break
             time.sleep(0.25)
         else:
-            raise SystemExit(f"{what}: the deployment was not whole again within 180 s")
+            raise SystemExit(f"{what}: the deployment was not whole again within 300 s")
         ended = self.callers.clock()
         self.faults.append(Fault(kind, what, began, ended))
         time.sleep(3)

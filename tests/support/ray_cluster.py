@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,15 @@ def descendants(pid: int) -> list[int]:
 
 
 class LocalRay:
-    """A context manager: a head without CPUs, and the nodes that are added. This process is connected to it."""
+    """A context manager: a head without CPUs, and the nodes that are added. This process is connected to it.
+
+    Temporary files of all nodes are in one folder, which is removed at the end: who is killed removes nothing.
+    """
 
     def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="pr-")  # short: Ray's sockets are deep below it
+        self.temporary = os.environ.get("TMPDIR")
+        os.environ["TMPDIR"] = self.folder
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         ray.init(address=self.cluster.address, namespace=NAMESPACE, log_to_driver=False)
@@ -65,6 +72,10 @@ class LocalRay:
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
         self.cluster.shutdown()
+        del os.environ["TMPDIR"]
+        if self.temporary is not None:
+            os.environ["TMPDIR"] = self.temporary
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class RedisServer:
