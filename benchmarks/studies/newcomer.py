@@ -36,8 +36,9 @@ BLOCK = re.compile(r"^```(\S[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN_S, TEST_S, CALL_S = 3600.0, 7200.0, 120.0
 PR_SET_CHILD_SUBREAPER = 36
 
-# The steps inside, as their own process in a mount namespace of its own. Not in a PID namespace: the cgroup of a jail is
-# named after its owner's pid, and who shares the tree of cgroups but cannot see that pid takes the group for stale.
+# The steps inside, as their own process in a mount namespace of its own.
+# Not in a PID namespace: a jail's cgroup has the pid of its owner in its name, and who shares the tree of cgroups but
+# cannot see that pid takes the group for stale.
 ENTER = """\
 set -eu
 mount --bind "$1" "$1"
