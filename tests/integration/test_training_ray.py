@@ -53,6 +53,7 @@ class LocalCluster:
         from ray.cluster_utils import Cluster
 
         self._ray = ray
+        Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray's `Cluster` notes the address, wherever its own folder is
         self._folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets are in it
         common = {"object_store_memory": 80 << 20, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": self._folder, **common})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def test_a_program_that_is_known_already_counts_again_and_stays_one_row() -> Non
 def test_completions_are_judged_where_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def judged(tasks: Sequence[JudgeTask], settings: VerifyConfig) -> Iterator[dict[str, Any]]:
-        asked.append(settings.service)
+    def judged(tasks: Iterable[JudgeTask], settings: VerifyConfig, url: str) -> Iterator[dict[str, Any]]:
+        asked.append(url)
         for task in tasks:
             yield {"key": task.key, "program_id": task.program_id, "status": "ok", "pass_rate": 1.0}
 
