@@ -153,9 +153,14 @@ def _timed(
             scoring_s += time.process_time() - began
     count = len(problems)
     return Cost(
-        way, candidates, solved, mean([float(len(ids)) for ids in prompts]), written / count, generating_s / count,
+        way,
+        candidates,
+        solved,
+        mean([float(len(ids)) for ids in prompts]),
+        written / count,
+        generating_s / count,
         scoring_s / count,
-    )  # fmt: skip
+    )
 
 
 def _solved(groups: dict[str, list[ProgramRecord]]) -> float:
