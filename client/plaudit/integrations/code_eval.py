@@ -130,7 +130,7 @@ def _outcome(task_id: int, at: int, program: Any) -> dict[str, Any]:
         raise InfraError(f"predictions[{task_id}][{at}]: it could not be judged: {reason}")
     passed = program.pass_rate == 1.0
     told = next((test.detail for test in program.tests if test.detail), str(program.verdict))
-    word = "passed" if passed else "timed out" if program.verdict == "timeout" else f"failed: {told}"
+    word = "passed" if passed else "timed out" if program.verdict == "time_limit" else f"failed: {told}"
     return {"task_id": task_id, "passed": passed, "result": word, "completion_id": at}
 
 

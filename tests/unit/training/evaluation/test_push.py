@@ -129,7 +129,7 @@ def test_a_model_goes_to_the_hub_in_one_commit(tmp_path: Path) -> None:
         assert files["config.json"] == b"{}"
         assert files["README.md"].startswith(b"---\n")
         assert hub.private["models/me/mine"]
-        assert [card["repoType"] for card in hub.cards] == ["model"]
+        assert {card["repoType"] for card in hub.cards} == {"model"}
         denied = pushed(str(model), "--to", "hub:me/mine", hub=hub, token="wrong")
         assert denied.returncode == 3
         assert "hf auth login" in denied.stderr
