@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import platform
@@ -89,9 +90,11 @@ def write_tokenizer(source: Path, folder: Path, longest: int) -> None:
 def write_mini(source: Path, folder: Path) -> Path:
     """The shipped checkpoint under that tokenizer's configuration."""
     folder.mkdir()
-    for name in ("config.json", "model.safetensors", "reward_model.json", "golden.jsonl"):
+    for name in ("config.json", "model.safetensors"):
         shutil.copyfile(source / name, folder / name)
-    write_tokenizer(source, folder, RewardModelSpec.read(source / "reward_model.json").max_length)
+    spec = RewardModelSpec.read(source / "reward_model.json")  # what the peers compute: without the text's surface
+    dataclasses.replace(spec, surface=None, golden=None).write(folder / "reward_model.json")
+    write_tokenizer(source, folder, spec.max_length)
     return folder
 
 
