@@ -153,7 +153,7 @@ const WHY = {
   cpu: ["--series-1", "program and tests used CPU time"],
   waiting: ["--series-5", "the program slept, or waited for something"],
   starvation: ["--bad", "other processes had the CPUs: too many executors for this host"],
-  text: ["--series-1", "its own tokens: long texts"],
+  text: ["--series-3", "its own tokens: long texts"],
   others: ["--series-6", "it shared batches with other groups"],
   overhead: ["--soft", "jails, control programs, comparing; short runs on a busy host"],
 };
