@@ -1,4 +1,4 @@
-"""Files beside compose and Kubernetes: alerts, an executor's profile without privilege, Slurm and SkyPilot.
+"""Files beside compose and Kubernetes: an executor's profile without privilege, Slurm and SkyPilot.
 
 tests/e2e/test_slurm.py runs the scripts of Slurm on a cluster, tests/e2e/test_skypilot.py has SkyPilot read its files.
 """
@@ -6,7 +6,6 @@ tests/e2e/test_slurm.py runs the scripts of Slurm on a cluster, tests/e2e/test_s
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -18,52 +17,6 @@ from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-
-
-# --- alerts -----------------------------------------------------------------------------------------------------------
-
-
-def test_prometheus_with_alerts_is_prometheus_and_an_alertmanager() -> None:
-    plain, alerting = (
-        yaml.safe_load((DEPLOY / "prometheus" / name).read_text())
-        for name in ("prometheus.yml", "prometheus.alerts.yml")
-    )
-    managers = alerting.pop("alerting")["alertmanagers"]
-    assert alerting == plain
-    assert managers == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
-
-
-def test_alertmanager_in_compose_has_no_privilege_and_is_not_published() -> None:
-    services = yaml.safe_load((DEPLOY / "compose.alerts.yml").read_text())["services"]
-    own = services["alertmanager"]
-    assert own["cap_drop"] == ["ALL"]
-    assert own["read_only"] is True
-    assert "no-new-privileges:true" in own["security_opt"]
-    assert "ports" not in own
-    assert re.search(r":v[\d.]+\}$", own["image"])
-    assert "--config.file=/etc/prometheus/prometheus.alerts.yml" in services["prometheus"]["command"]
-
-
-def start_alertmanager(tmp_path: Path, **urls: str) -> subprocess.CompletedProcess[str]:
-    environ = {"PATH": os.environ["PATH"], "ALERTMANAGER_CONFIG": str(tmp_path / "made.yml"), **urls}
-    command = ["sh", str(DEPLOY / "alertmanager" / "start.sh"), "env"]
-    return subprocess.run([*command], env=environ, capture_output=True, text=True, timeout=30, check=False)
-
-
-def test_the_urls_of_alerts_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
-    page, ticket = "https://pager.example.org/a?key=1&to=x|y\\z", "https://tickets.example.org/"
-    # `env` takes --config.file for a command, and fails after it was started
-    done = start_alertmanager(tmp_path, ALERT_PAGE_URL=page, ALERT_TICKET_URL=ticket)
-    assert "--config.file=" in done.stderr
-    receivers = yaml.safe_load((tmp_path / "made.yml").read_text())["receivers"]
-    assert [receiver["webhook_configs"][0]["url"] for receiver in receivers] == [page, ticket]
-    assert (tmp_path / "made.yml").stat().st_mode & 0o077 == 0
-
-
-def test_alertmanager_does_not_start_without_a_url(tmp_path: Path) -> None:
-    done = start_alertmanager(tmp_path, ALERT_PAGE_URL="https://pager.example.org/")
-    assert done.returncode != 0
-    assert "ALERT_TICKET_URL" in done.stderr
 
 
 # --- the profile of an executor without privilege ---------------------------------------------------------------------

@@ -201,7 +201,7 @@ def test_mounted_files_exist() -> None:
 
 
 @pytest.mark.skipif(DOCKER_COMPOSE is None, reason="needs docker-compose; run .ci/extract")
-@pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"], ["deploy/compose.alerts.yml"]])
+@pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"]])
 def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
     files = [word for name in ("docker-compose.yml", *overlay) for word in ("-f", name)]
     chosen = ("PLAUDIT_API_KEY", "GRAFANA_PASSWORD", "REDIS_PASSWORD", "REDIS_EXECUTOR_PASSWORD", *ALERT_URLS)
