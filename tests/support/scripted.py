@@ -251,7 +251,7 @@ class Scripted:
         app.include_router(native_router())
         registry.install(app, self.settings.dialects_off)
         error_handlers.install(app)
-        app.add_middleware(RequestMiddleware, settings=self.settings, drain=Drain())
+        app.add_middleware(RequestMiddleware, settings=self.settings, drain=Drain(), routes=app.routes)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
         self.url = f"http://{self.address}"
