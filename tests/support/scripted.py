@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import types
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -50,7 +51,8 @@ from service.api.handlers.operations import perform_stored
 from service.api.handlers.run import RunRequest, RunResult
 from service.api.handlers.validation import RequestValidator
 from service.api.middleware import Drain, RequestMiddleware
-from service.api.routes import native_router
+from service.api.routes import native_router, native_routes
+from service.api.stores.activity import Activity
 from service.api.stores.durable_requests import DurableRequest
 from service.queue.protocol import now_ms
 from service.settings import Settings
@@ -230,6 +232,9 @@ class ScriptedReplays:
         assert request_id != job
 
 
+NO_SHARDS: Any = types.SimpleNamespace(queue_of=lambda _: None)
+
+
 class ScriptedState:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -238,6 +243,7 @@ class ScriptedState:
         self.reward_service: Any = ScriptedService(self.validator)
         self.durable_requests = ScriptedDurableRequests(self.reward_service)
         self.replays = ScriptedReplays()
+        self.activity = Activity(NO_SHARDS, [], dict)  # remembers requests, and is never written
 
 
 class Scripted:
@@ -251,7 +257,11 @@ class Scripted:
         app.include_router(native_router())
         registry.install(app, self.settings.dialects_off)
         error_handlers.install(app)
-        app.add_middleware(RequestMiddleware, settings=self.settings, drain=Drain(), routes=app.routes)
+        routes = [
+            *native_routes(),
+            *(route for dialect in registry.DIALECTS.values() for route in dialect.router.routes),
+        ]
+        app.add_middleware(RequestMiddleware, settings=self.settings, drain=Drain(), routes=routes)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
         self.url = f"http://{self.address}"
