@@ -14,7 +14,7 @@ import numpy
 import pytest
 
 from plaudit.errors import Invalid, PlauditError
-from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl
+from plaudit.integrations import areal, inspect_ai, openrlhf, skyrl, slime, trl, verifiers, verl
 from plaudit.integrations.batcher import RewardBatcher
 from plaudit.integrations.config import Misconfigured
 from plaudit.schemas import CompletionReward, Component, ResultError
@@ -129,6 +129,7 @@ MAKERS = (
     areal.reward_fn,
     skyrl.env_mixin,
     verifiers.reward_func,
+    inspect_ai.code_scorer,
     RewardBatcher,
 )
 URL = "http://127.0.0.1:9"

@@ -23,7 +23,20 @@ from plaudit.integrations.rows import TrainerRow
 from plaudit.schemas import CompletionReward, Component, ResultError
 from plaudit.tests_first import unit
 from support import clients
-from support.plug_ins import BAD, GOOD, NONE, PLUG_INS, PROMPT, TESTS, TIE, about, answered, rewards_of, sample
+from support.plug_ins import (
+    BAD,
+    GOOD,
+    NONE,
+    PLUG_INS,
+    PROMPT,
+    TESTS,
+    TIE,
+    about,
+    answered,
+    inspect_score,
+    rewards_of,
+    sample,
+)
 from support.scripted import Scripted
 from support.stack import Stack
 
@@ -205,6 +218,19 @@ async def test_verifiers(stack: Stack) -> None:
     ask: dict[str, Any] = {"prompt": PROMPT, "completion": said, "state": {}, "task": ""}
     assert [await reward(answer="", info={"tests": TESTS}, **ask)] == about(0.5)
     assert [await reward(answer=TESTS, info={"id": 7}, **ask)] == about(0.5)  # the tests are where they are
+
+
+def test_inspect_scores_are_letters_or_rewards(stack: Stack) -> None:
+    for completion, letter, rate in ((GOOD, "C", 1.0), (BAD, "I", 0.5), (NONE, "I", 0.0)):
+        score = inspect_score(stack.url, {"tests": TESTS}, completion)
+        assert (score.value, score.metadata) == (letter, {"reward": rate, "pass_rate": rate})
+    score = inspect_score(stack.url, {"tests": TESTS}, BAD, value="reward")
+    assert [score.value] == about(0.5)
+    assert score.answer == "def add(a, b):\n    return a - b\n"
+    assert inspect_score(stack.url, {"tests": TESTS}, "").reason == "no_response"
+    for options in ({"reward": "model"}, {"value": "letter"}):
+        with pytest.raises(ValueError, match=r"^value: "):
+            inspect_score(stack.url, **options)
 
 
 # --- what a label and a completion may be ----------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_every_public_name_and_integration_can_be_imported(name: str, request: p
     environment: Environment = request.getfixturevalue(name)
     environment.python(
         "import plaudit; [getattr(plaudit, name) for name in plaudit.__all__]; "
-        "from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl; import sys; "
+        "from plaudit.integrations import areal, inspect_ai, openrlhf, skyrl, slime, trl, verifiers, verl; import sys; "
         "assert not {'torch', 'trl', 'verl', 'fastapi', 'service', 'training'} & set(sys.modules)"
     )
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import textwrap
 import types
+import venv
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -83,6 +84,23 @@ def trainer_path(name: str, folder: Path) -> Path:
     for folder_of_ours in ("tests", "scripts"):  # top-level packages of both wheels, named like ours
         shutil.rmtree(place / folder_of_ours, ignore_errors=True)
     return place
+
+
+# Packages with all that they depend on.
+OWN = {"inspect": ("inspect_ai==0.3.285",)}
+
+
+@cache
+def own_environment(name: str, folder: Path) -> Path:
+    """The interpreter of an environment with a package and its dependencies, and those of the client."""
+    place = folder / f"{name}-environment"
+    venv.create(place, with_pip=True)
+    python = place / "bin" / "python"
+    command = [str(python), "-m", "pip", "install", "--quiet", *OWN[name], "httpx>=0.27,<1", "pydantic>=2.12,<3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        pytest.skip(f"{' '.join(OWN[name])} is not to be had here: {done.stderr.strip()[-200:]}")
+    return python
 
 
 def _load(name: str, path: Path, *, package: bool = False) -> Any:

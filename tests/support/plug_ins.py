@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from plaudit.integrations import areal, openrlhf, skyrl, slime, verifiers, verl
+from plaudit.integrations import areal, inspect_ai, openrlhf, skyrl, slime, verifiers, verl
 from plaudit.schemas import CompletionReward, Component, GroupStatistics, RewardAnswer, RewardResult, Timing
 from plaudit.tests_first import SMALLEST_STEP
 
@@ -19,7 +21,7 @@ NONE = "I would rather not."
 TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
 PROMPT = "Write add."
 TIE = 1 / SMALLEST_STEP
-PLUG_INS = ("verl", "verl, plain", "verl, batch", "openrlhf", "slime", "areal", "skyrl", "verifiers")
+PLUG_INS = ("verl", "verl, plain", "verl, batch", "openrlhf", "slime", "areal", "skyrl", "verifiers", "inspect ai")
 
 
 def about(*rates: float) -> Any:
@@ -53,6 +55,24 @@ def run(function: Any, *args: Any) -> Any:
     return asyncio.run(once())
 
 
+def inspect_score(url: str, label: Any = TESTS, completion: str = GOOD, **options: Any) -> Any:
+    """A sample's score by Inspect's scorer, in the least of Inspect that it uses; test_own_packages.py has all."""
+
+    class InspectScore(types.SimpleNamespace):
+        @classmethod
+        def unscored(cls, **fields: Any) -> Any:
+            return cls(value=None, **fields)
+
+    package = types.ModuleType("inspect_ai.scorer")
+    vars(package).update(Score=InspectScore, accuracy=str, mean=str, stderr=str, scorer=lambda **_: lambda make: make)
+    choices = [completion] if completion else []
+    state = types.SimpleNamespace(
+        input=PROMPT, metadata=label, output=types.SimpleNamespace(completion=completion, choices=choices)
+    )
+    with patch.dict(sys.modules, {"inspect_ai": types.ModuleType("inspect_ai"), "inspect_ai.scorer": package}):
+        return run(inspect_ai.code_scorer(url, **options), state, [""])
+
+
 def rewards_of(url: str, label: Any = TESTS, **options: Any) -> dict[str, Callable[[], Any]]:
     """Every plug-in as its trainer would call it."""
     plain = types.SimpleNamespace(reward_key=None)
@@ -69,4 +89,5 @@ def rewards_of(url: str, label: Any = TESTS, **options: Any) -> dict[str, Callab
         "areal": lambda: areal.reward_fn(url, **options)(PROMPT, GOOD, [1], [1], tests=label),
         "skyrl": lambda: episode().step(GOOD),
         "verifiers": lambda: run(verifiers.reward_func(url, **options), PROMPT, GOOD, "", {"tests": label}),
+        "inspect ai": lambda: inspect_score(url, {"tests": label}, **options),
     }

@@ -16,7 +16,8 @@ Trainers differ in what they take for a number, so the functions differ in what 
     verifiers   reward_func                        raises; for the older `Rubric`, which turns every exception into 0:
                                                    NaN and `state["error"]`
 
-`code_eval` is no reward function: it has the interface of the metric that evaluation harnesses load, and raises.
+Two modules are for evaluations, and raise: `inspect_ai` makes a scorer of Inspect (`code_scorer`, the one function that
+imports its package), and `code_eval` has the interface of the metric that evaluation harnesses load.
 
 Promises of all of them:
 

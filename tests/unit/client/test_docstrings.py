@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import plaudit
-from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl
+from plaudit.integrations import areal, inspect_ai, openrlhf, skyrl, slime, trl, verifiers, verl
 from plaudit.integrations.batcher import RewardBatcher
 
 CALLS = {
@@ -20,6 +20,7 @@ CALLS = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "best_of_n": plaudit.best_of_n,
     "areal.reward_fn": areal.reward_fn,
+    "inspect_ai.code_scorer": inspect_ai.code_scorer,
     "openrlhf.agent_step": openrlhf.agent_step,
     "openrlhf.reward_func": openrlhf.reward_func,
     "skyrl.env_mixin": skyrl.env_mixin,
