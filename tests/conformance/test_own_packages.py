@@ -78,3 +78,32 @@ def test_inspect_s_logs_hold_no_key_whoever_made_the_scorer(inspect_logs: Any) -
     assert inspect_logs["own"]["scorers"] == ["mine"]
     assert values(inspect_logs["own"]) == ["C", "I", "I"]
     assert not any(log["key"] for log in inspect_logs.values())
+
+
+@pytest.fixture(scope="module")
+def traces(stack: Stack, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("verifiers")
+    return printed("verifiers", "verifiers_tasks.py", "verifiers.md", stack, wheels, folder)
+
+
+def test_verifiers_rewards_the_tasks_of_the_pages_task_set(traces: Any) -> None:
+    assert [(trace["ok"], trace["errors"]) for trace in traces["page"]] == [(True, [])] * 3
+    assert [trace["metrics"]["pass_rate"] for trace in traces["page"]] == [1.0, 0.5, 0.0]
+    passed, half, none = (trace["rewards"]["plaudit"] for trace in traces["page"])
+    assert 1.0 < passed < 1.001
+    assert 0.5 < half < 0.501
+    assert 0.0 < none < 0.001
+
+
+def test_verifiers_takes_a_reward_by_its_path_with_a_weight(traces: Any) -> None:
+    assert [trace["rewards"]["plaudit"] for trace in traces["tests"]] == [2.0, 1.0]
+    passed, half = (trace["rewards"]["plaudit"] for trace in traces["both"])
+    assert passed - 2.0 < 0.002
+    assert half - 1.0 < 0.002
+
+
+def test_verifiers_ends_a_rollout_without_a_reward_as_an_error(traces: Any) -> None:
+    for name, words in (("broken", "tests: no tests in it that can be read"), ("outage", "no answer from")):
+        (trace,) = traces[name]
+        assert (trace["ok"], trace["rewards"], trace["metrics"]) == (False, {"plaudit": None}, {})
+        assert words in trace["errors"][-1]

@@ -129,6 +129,7 @@ MAKERS = (
     areal.reward_fn,
     skyrl.env_mixin,
     verifiers.reward_func,
+    verifiers.task_reward,
     inspect_ai.code_scorer,
     RewardBatcher,
 )

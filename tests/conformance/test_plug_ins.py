@@ -19,8 +19,9 @@ import pytest
 from plaudit.errors import NoWorker, Overloaded, PlauditError, TooLarge, Unauthorized
 from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl
 from plaudit.integrations.batcher import RewardBatcher
+from plaudit.integrations.config import Misconfigured
 from plaudit.integrations.rows import TrainerRow
-from plaudit.schemas import CompletionReward, Component, ResultError
+from plaudit.schemas import CompletionReward, Component, Message, ResultError
 from plaudit.tests_first import unit
 from support import clients
 from support.plug_ins import (
@@ -35,6 +36,7 @@ from support.plug_ins import (
     answered,
     inspect_score,
     rewards_of,
+    rollout,
     sample,
 )
 from support.scripted import Scripted
@@ -218,6 +220,27 @@ async def test_verifiers(stack: Stack) -> None:
     ask: dict[str, Any] = {"prompt": PROMPT, "completion": said, "state": {}, "task": ""}
     assert [await reward(answer="", info={"tests": TESTS}, **ask)] == about(0.5)
     assert [await reward(answer=TESTS, info={"id": 7}, **ask)] == about(0.5)  # the tests are where they are
+
+
+async def test_verifiers_v1_rewards_the_last_reply_of_a_task(stack: Stack) -> None:
+    reward = verifiers.task_reward(stack.url)
+    asked = [Message(role="user", content=PROMPT)]
+    for prompt, system in ((PROMPT, None), (PROMPT, "Be brief."), (asked, "Be brief."), (asked, None)):
+        task, trace = rollout(BAD, prompt, system, tests=TESTS)
+        assert [await reward(task=task, trace=trace)] == about(0.5)
+        assert trace.metrics == {"pass_rate": 0.5, "rm": pytest.approx(trace.metrics["rm"])}
+    with pytest.raises(Misconfigured, match=r"quiz: the task's data has no such field.*; there are prompt, tests"):
+        await verifiers.task_reward(stack.url, column="quiz")(*rollout(GOOD, tests=TESTS))
+
+
+async def test_verifiers_v1_has_the_system_prompt_scored(stack: Stack) -> None:
+    reward = verifiers.task_reward(stack.url, reward="model")
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROMPT}]
+    with stack.client() as http:
+        body = {"items": [{"prompt": asked, "completions": [GOOD]}]}
+        score = http.post("/score", json=body).json()["results"][0]["completions"][0]["score"]
+    assert await reward(*rollout(GOOD, PROMPT, "Be brief.")) == pytest.approx(score, abs=1e-4)
+    assert await reward(*rollout(GOOD, PROMPT)) != pytest.approx(score, abs=1e-4)
 
 
 def test_inspect_scores_are_letters_or_rewards(stack: Stack) -> None:

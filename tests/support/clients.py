@@ -87,7 +87,7 @@ def trainer_path(name: str, folder: Path) -> Path:
 
 
 # Packages with all that they depend on.
-OWN = {"inspect": ("inspect_ai==0.3.285",)}
+OWN = {"inspect": ("inspect_ai==0.3.285",), "verifiers": ("verifiers==0.4.0",)}
 
 
 @cache

@@ -21,7 +21,18 @@ NONE = "I would rather not."
 TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
 PROMPT = "Write add."
 TIE = 1 / SMALLEST_STEP
-PLUG_INS = ("verl", "verl, plain", "verl, batch", "openrlhf", "slime", "areal", "skyrl", "verifiers", "inspect ai")
+PLUG_INS = (
+    "verl",
+    "verl, plain",
+    "verl, batch",
+    "openrlhf",
+    "slime",
+    "areal",
+    "skyrl",
+    "verifiers",
+    "verifiers v1",
+    "inspect ai",
+)
 
 
 def about(*rates: float) -> Any:
@@ -53,6 +64,17 @@ def run(function: Any, *args: Any) -> Any:
             await function.args[0].close_async()
 
     return asyncio.run(once())
+
+
+def rollout(reply: str, prompt: Any = PROMPT, system_prompt: str | None = None, **fields: Any) -> tuple[Any, Any]:
+    """A task's data and a trace, as `verifiers.v1` hands them over."""
+
+    class Data(types.SimpleNamespace):
+        model_fields = {"prompt": None, **dict.fromkeys(fields)}  # noqa: RUF012
+
+    metrics: dict[str, float] = {}
+    trace = types.SimpleNamespace(last_reply=reply, metrics=metrics, record_metrics=metrics.update)
+    return Data(prompt=prompt, system_prompt=system_prompt, **fields), trace
 
 
 def inspect_score(url: str, label: Any = TESTS, completion: str = GOOD, **options: Any) -> Any:
@@ -89,5 +111,6 @@ def rewards_of(url: str, label: Any = TESTS, **options: Any) -> dict[str, Callab
         "areal": lambda: areal.reward_fn(url, **options)(PROMPT, GOOD, [1], [1], tests=label),
         "skyrl": lambda: episode().step(GOOD),
         "verifiers": lambda: run(verifiers.reward_func(url, **options), PROMPT, GOOD, "", {"tests": label}),
+        "verifiers v1": lambda: run(verifiers.task_reward(url, **options), *rollout(GOOD, tests=label)),
         "inspect ai": lambda: inspect_score(url, {"tests": label}, **options),
     }

@@ -13,8 +13,8 @@ Trainers differ in what they take for a number, so the functions differ in what 
     areal       reward_fn                          raises before the 15 s after which AReaL would say 0 by itself, so
                                                    that AReaL tries again
     skyrl       env_mixin                          raises out of `step`
-    verifiers   reward_func                        raises; for the older `Rubric`, which turns every exception into 0:
-                                                   NaN and `state["error"]`
+    verifiers   task_reward, reward_func           raises; `reward_func`, for the `Rubric` of older versions, that makes
+                                                   every exception 0: NaN and `state["error"]`
 
 Two modules are for evaluations, and raise: `inspect_ai` makes a scorer of Inspect (`code_scorer`, the one function that
 imports its package), and `code_eval` has the interface of the metric that evaluation harnesses load.

@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "slime.custom_rm": slime.custom_rm,
     "trl.reward_function": trl.reward_function,
     "verifiers.reward_func": verifiers.reward_func,
+    "verifiers.task_reward": verifiers.task_reward,
     "verl.compute_score": verl.compute_score,
     "verl.compute_score_batch": verl.compute_score_batch,
     "verl.compute_score_blocking": verl.compute_score_blocking,
