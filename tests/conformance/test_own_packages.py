@@ -102,6 +102,14 @@ def test_verifiers_takes_a_reward_by_its_path_with_a_weight(traces: Any) -> None
     assert half - 1.0 < 0.002
 
 
+def test_verifiers_task_set_of_nemo_gym_takes_the_service_for_its_server(traces: Any) -> None:
+    assert [(trace["ok"], trace["rewards"]) for trace in traces["gym"]] == [
+        (True, {"nemo_gym": 1.0}),
+        (True, {"nemo_gym": 0.0}),
+    ]
+    assert [trace["metrics"]["pass_rate"] for trace in traces["gym"]] == [1.0, 0.5]
+
+
 def test_verifiers_ends_a_rollout_without_a_reward_as_an_error(traces: Any) -> None:
     for name, words in (("broken", "tests: no tests in it that can be read"), ("outage", "no answer from")):
         (trace,) = traces[name]

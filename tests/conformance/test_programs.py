@@ -8,11 +8,14 @@ import pickle
 import time
 import uuid
 import zlib
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from support import clients
+from support.scripted import Scripted
 from support.stack import Stack
 
 FENCED = "```python\n{}\n```"
@@ -159,6 +162,54 @@ def test_nemo_gym(http: httpx.Client, fits: Any, code: str, unit_tests: Any, rew
     fits("VerifyResponse", answer)
     assert (answer["reward"], answer["result"], answer["extracted_model_code"]) == (reward, result, code + "\n")
     assert {name: answer[name] for name in body} == body
+    assert answer["reward_components"] == {"tests": reward}  # NeMo-RL compares their sum with the reward
+    assert (answer["pass_rate"], answer["mask_sample"]) == (sum(result) / len(result), False)
+
+
+def test_nemo_gym_s_packed_tests(http: httpx.Client) -> None:
+    def packed(data: bytes, **more: Any) -> dict[str, Any]:
+        return verify(ADD, {"packed": base64.b64encode(zlib.compress(data)).decode(), **more})
+
+    tests = json.dumps({"inputs": ["1\n2"], "outputs": ["3"]}).encode()
+    body = packed(tests, fn_name="add")
+    answer = http.post("/verify", json=body).json()
+    assert (answer["reward"], answer["verifier_metadata"]) == (1.0, body["verifier_metadata"])
+    assert (
+        http.post("/verify", json=packed(tests, fn_name=None)).json()["reward"] == 0.0
+    )  # a program that prints nothing
+    for broken, words in (
+        (packed(bytes(80 << 20)), "more than 67108864 bytes"),
+        (packed(b"[1]"), "takes an object"),
+        (packed(b"{"), "not JSON"),
+        (verify(ADD, {"packed": "no"}), "not base64 of zlib"),
+        (verify(ADD, {"packed": base64.b64encode(zlib.compress(tests)[:-6]).decode()}), "cut off"),
+    ):
+        refused = http.post("/verify", json=broken)
+        assert refused.status_code == 422
+        assert "verifier_metadata.unit_tests.packed: " in refused.text
+        assert words in refused.text
+
+
+def test_nemo_gym_s_sessions_can_be_seeded_and_closed_in_any_order(http: httpx.Client) -> None:
+    named = {"resources_session_id": "s-1"}
+    episode = {**named, "episode_id": "e", "task_id": "t"}
+    for path in ("/close_session", "/seed_session", "/seed_session", "/close_session", "/close_session"):
+        data = {"task_data": {"x": 1}} if path == "/seed_session" else {}
+        assert http.post(path, json=episode | data).json() == named
+    assert http.post("/seed_session").json() == {}  # of an agent's own run
+    assert http.post("/seed_session", json={"resources_session_id": 1}).status_code == 422
+
+
+def test_nemo_gym_masks_what_no_retry_mends_in_its_own_words(scripted: Scripted, wheels: Path) -> None:
+    scripted.says("infra_error")
+    body = verify(ADD, {"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"}) | {"instance_config": {"a": 1}}
+    answer = httpx.post(f"{scripted.url}/verify", json=body).json()
+    assert (answer["reward"], answer["mask_sample"], answer["reward_components"]) == (0.0, True, {"tests": 0.0})
+    assert answer["failure_reason"] == answer["_ng_failure_judge_error"] == "by the script"
+    assert answer["instance_config"] == {"a": 1, "mask_sample": True}
+    kinds = clients._load("nemo_gym_failure_kinds", clients.unpacked("nemo-gym", wheels) / "nemo_gym/failure_kinds.py")
+    assert kinds.is_registered(answer["failure_kind"])
+    assert answer["failure_kind"] == answer["_ng_failure_class"]
 
 
 def test_nemo_gym_s_metrics_leave_out_what_was_not_measured(http: httpx.Client) -> None:

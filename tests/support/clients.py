@@ -24,7 +24,13 @@ from typing import Any
 
 import pytest
 
-WHEELS = {"verl": "verl==0.9.1", "openrlhf": "openrlhf==0.11.2", "skyrl-gym": "skyrl-gym==0.4.0"}
+WHEELS = {
+    "verl": "verl==0.9.1",
+    "openrlhf": "openrlhf==0.11.2",
+    "skyrl-gym": "skyrl-gym==0.4.0",
+    "nemo-gym": "nemo-gym==0.7.0",  # for Python 3.14: files of it that need nothing but the standard library
+}
+PYTHON = {"nemo-gym": "3.14"}
 
 
 @cache
@@ -41,7 +47,7 @@ def unpacked(name: str, folder: Path) -> Path:
         "--only-binary",
         ":all:",
         "--python-version",
-        "3.11",
+        PYTHON.get(name, "3.11"),
         "--dest",
         str(place),
         WHEELS[name],

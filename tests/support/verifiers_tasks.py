@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import verifiers.v1 as vf
 from verifiers.v1.configs.taskset import TasksetConfig
+from verifiers.v1.tasksets.nemo_gym.taskset import NeMoGymConfig, NeMoGymTaskConfig, NeMoGymTaskset
 
 from plaudit.integrations.verifiers import task_reward
 
@@ -53,9 +54,12 @@ class SingleCallHarness(vf.Harness[vf.HarnessConfig]):  # type: ignore[misc]
     NEEDS_CONTAINER = False
 
     async def launch(self, ctx: Any, trace: Any, runtime: Any, endpoint: str, secret: str, *_: Any, **__: Any) -> Any:
-        messages = [{"role": "user", "content": trace.task.data.prompt}]
+        prompt = trace.task.data.prompt
+        asked = (
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [one.model_dump() for one in prompt]
+        )
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {secret}"}, timeout=60) as client:
-            answer = await client.post(f"{endpoint}/chat/completions", json={"model": ctx.model, "messages": messages})
+            answer = await client.post(f"{endpoint}/chat/completions", json={"model": ctx.model, "messages": asked})
         return vf.ProgramResult(0 if answer.is_success else 1, "", answer.text)
 
 
@@ -105,12 +109,19 @@ async def main(url: str, page: str) -> None:
         return CodeTask(CodeData(prompt="Write add(a, b).", system_prompt="Be brief.", tests=tests), config)
 
     problems = [{"prompt": "Write add(a, b).", "tests": TESTS}] * 3
+    row = {
+        "responses_create_params": {"input": [{"role": "user", "content": "Write add(a, b)."}]},
+        "verifier_metadata": {"unit_tests": {"inputs": ["1\n2", "0\n0"], "outputs": ["3", "0"], "fn_name": "add"}},
+    }
+    Path("gym.jsonl").write_text(json.dumps(row) + "\n")
+    gym = NeMoGymTaskset(NeMoGymConfig(dataset=Path("gym.jsonl"), task=NeMoGymTaskConfig(resources_url=url)))
     page_tasks = list(spaces["taskset"](problems)(TasksetConfig()))
     async with agent:
         found = {
             "page": await traces(page_tasks, [GOOD, BAD, NONE]),
             "both": await traces([task("both")] * 2, [GOOD, BAD]),
             "tests": await traces([task("tests")] * 2, [GOOD, BAD]),
+            "gym": await traces([*gym] * 2, [GOOD, BAD]),
             "broken": await traces([task("tests", tests="none")], [GOOD]),
             "outage": await traces([task("gone")], [GOOD]),
         }

@@ -11,6 +11,9 @@ A dialect is the set of compatibility endpoints that one protocol's clients use.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -58,6 +61,7 @@ def _as_utf8(text: str) -> str:
 
 
 Entry = TypeVar("Entry")
+MAX_INFLATED_BYTES = 64 * 1024 * 1024
 Text = Annotated[str, AfterValidator(_as_utf8)]
 FailFastList = Annotated[list[Entry], Field(fail_fast=True)]  # one error for all its entries
 
@@ -251,3 +255,17 @@ def judged(program: ProgramResult) -> ProgramResult:
     """A program's result that has a verdict. Raises the error that another status stands for."""
     raise_for(program.status, program.error)
     return program
+
+
+def inflated(text: str, field: str) -> bytes:
+    """What base64 of a zlib stream holds. Raises Invalid for more than `MAX_INFLATED_BYTES`, and for a broken one."""
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(base64.b64decode(text, validate=True), MAX_INFLATED_BYTES)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise Invalid(f"{field}: is not base64 of zlib-compressed data: {error}") from None
+    if unpacker.unconsumed_tail:
+        raise Invalid(f"{field}: more than {MAX_INFLATED_BYTES} bytes when decoded")
+    if not unpacker.eof:
+        raise Invalid(f"{field}: its zlib stream is cut off")
+    return data

@@ -1,14 +1,17 @@
-"""NeMo-Gym's resources server: `/seed_session`, `/verify`, `/aggregate_metrics` and `/reverify_mode`.
+"""NeMo-Gym's resources server: `/seed_session`, `/close_session`, `/verify`, `/aggregate_metrics`, `/reverify_mode`.
 
 - `/verify` gives the request back with a reward added: 1 if the program of the model's last message passes every test
-  of `verifier_metadata.unit_tests`, else 0.
+  of `verifier_metadata.unit_tests`, else 0. It is the only one of `reward_components`, whose sum NeMo-RL compares.
+- The tests may be packed, as NeMo-Gym's benchmark of LiveCodeBench has them: base64 of zlib-compressed JSON.
 - A server error that a retry can mend is 503, which NeMo-RL counts as an infrastructure failure. One that no retry
-  mends is 200 with `_ng_failure_class` and `mask_sample`, as NeMo-Gym's own server answers, and `/aggregate_metrics`
-  leaves such answers out of its means.
+  mends is 200 with `mask_sample` and `failure_kind`, as NeMo-Gym's own server answers, and `/aggregate_metrics`
+  leaves such answers out of its means. Before 0.7 these were `instance_config.mask_sample` and `_ng_failure_class`.
+- No session is kept, so a session may be seeded and closed in any order, and twice.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,15 +20,18 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field
 
+from plaudit.errors import Invalid
 from plaudit.extract import code_of
 from plaudit.graders import Grader
 from plaudit.grading import Verdict
 from plaudit.labels import required_tests
 from plaudit.schemas import ExecuteItem
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, judged
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text, inflated, judged
 
 DIALECT = Dialect("nemo_gym", "NeMo-Gym, NeMo-RL, verifiers `nemo_gym` task set", deadline_s=55, retry_status=503)
 TASK = "_ng_task_index"
+UNIT_TESTS = "verifier_metadata.unit_tests"
+FAILURE = "judge_failed"  # of NeMo-Gym's vocabulary
 REL_TOL = 1e-6  # NeMo-Gym's own, for numbers that are not integers
 
 
@@ -37,6 +43,10 @@ class VerifyRequest(CompatRequest):
     responses_create_params: dict[str, Any]
     response: dict[str, Any]
     verifier_metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class SessionRequest(CompatRequest):
+    resources_session_id: Text | None = None
 
 
 class AggregateMetricsRequest(CompatRequest):
@@ -94,14 +104,18 @@ def _column_statistics(name: str, column: Iterable[float]) -> dict[str, float]:
 
 
 @DIALECT.router.post("/seed_session")
-async def seed_session() -> dict[str, Any]:
-    return {}
+async def seed_session(body: SessionRequest | None = None) -> dict[str, Any]:
+    return {} if body is None else body.model_dump(exclude_none=True)
+
+
+@DIALECT.router.post("/close_session")
+async def close_session(body: SessionRequest | None = None) -> dict[str, Any]:
+    return {} if body is None else body.model_dump(exclude_none=True)
 
 
 @DIALECT.router.post("/verify")
 async def verify(request: Request, body: VerifyRequest) -> JSONResponse:
-    unit_tests = body.verifier_metadata.get("unit_tests")
-    tested = required_tests(unit_tests, "verifier_metadata.unit_tests")
+    tested = required_tests(unpacked(body.verifier_metadata.get("unit_tests")), UNIT_TESTS)
     grader = Grader.of(request)
     language = tested.language or str(body.verifier_metadata.get("language") or "python")
     code = code_of(last_message_text(body.response), language)
@@ -109,8 +123,8 @@ async def verify(request: Request, body: VerifyRequest) -> JSONResponse:
     if code is None:
         return JSONResponse(
             request_fields
+            | rewarded(0.0, 0.0)
             | {
-                "reward": 0.0,
                 "result": [],
                 "metadata": {"error": "no code in the answer"},
                 "extracted_model_code": None,
@@ -123,21 +137,13 @@ async def verify(request: Request, body: VerifyRequest) -> JSONResponse:
     )
     program = await call.while_connected(call.judge(item))
     if program.status == "infra_error" and program.error is not None and not program.error.retryable:
-        return JSONResponse(
-            request_fields
-            | {
-                "reward": 0.0,
-                "mask_sample": True,
-                "_ng_failure_class": "judge_failed",
-                "_ng_failure_judge_error": program.error.detail,
-            }
-        )
+        return JSONResponse(request_fields | masked(request_fields.get("instance_config"), program.error.detail))
     judged(program)
     first_failed = next((test for test in program.tests if test.verdict is not Verdict.PASSED), None)
     return JSONResponse(
         request_fields
+        | rewarded(float(program.passed == program.total), program.pass_rate or 0.0)
         | {
-            "reward": float(program.passed == program.total),
             "result": [test.verdict is Verdict.PASSED for test in program.tests],
             "metadata": {}
             if first_failed is None
@@ -146,6 +152,45 @@ async def verify(request: Request, body: VerifyRequest) -> JSONResponse:
             "unit_tests_time_taken": sum(test.wall_ms for test in program.tests) / 1000,
         }
     )
+
+
+def rewarded(reward: float, pass_rate: float) -> dict[str, Any]:
+    """A reward that was measured. Gym's metrics read numbers beside it, not those in `reward_components`."""
+    return {
+        "reward": reward,
+        "reward_components": {"tests": reward},
+        "pass_rate": pass_rate,
+        "mask_sample": False,
+    }
+
+
+def masked(instance_config: Any, reason: str) -> dict[str, Any]:
+    """No measurement: a sample to leave out, by the fields of 0.7 and by the older ones."""
+    config = instance_config if isinstance(instance_config, dict) else {}
+    return {
+        "reward": 0.0,
+        "reward_components": {"tests": 0.0},
+        "mask_sample": True,
+        "failure_kind": FAILURE,
+        "failure_reason": reason,
+        "instance_config": {**config, "mask_sample": True},
+        "_ng_failure_class": FAILURE,
+        "_ng_failure_judge_error": reason,
+    }
+
+
+def unpacked(unit_tests: Any) -> Any:
+    """Tests as they are, or those in `packed`. Raises Invalid."""
+    if not isinstance(unit_tests, dict) or not isinstance(packed := unit_tests.get("packed"), str):
+        return unit_tests
+    data = inflated(packed, f"{UNIT_TESTS}.packed")
+    try:
+        tests = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"{UNIT_TESTS}.packed: not JSON when unpacked: {error}") from None
+    if not isinstance(tests, dict):
+        raise Invalid(f"{UNIT_TESTS}.packed: takes an object of inputs and outputs, not {type(tests).__name__}")
+    return tests | {name: value for name, value in unit_tests.items() if name != "packed"}
 
 
 def last_message_text(response: dict[str, Any]) -> str:

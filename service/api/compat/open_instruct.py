@@ -8,12 +8,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import json
 import pickle
-import zlib
 from typing import Any
 
 from fastapi import Request
@@ -24,10 +21,9 @@ from plaudit.graders import Grader
 from plaudit.grading import Verdict
 from plaudit.labels import required_tests
 from plaudit.schemas import ExecuteItem, ProgramResult
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text, judged
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text, inflated, judged
 
 DIALECT = Dialect("open_instruct", "open-instruct `code_api_url`", deadline_s=28, retry_status=503)
-MAX_DECODED_BYTES = 64 * 1024 * 1024
 
 
 class ProgramTestRequest(CompatRequest):
@@ -68,15 +64,9 @@ def decoded(tests: Any) -> Any:
     if not isinstance(tests, str) or tests.lstrip()[:1] in ("[", "{"):
         return tests
     try:
-        unpacker = zlib.decompressobj()
-        data = unpacker.decompress(base64.b64decode(tests, validate=True), MAX_DECODED_BYTES)
-        if unpacker.unconsumed_tail:
-            raise Invalid(f"tests: more than {MAX_DECODED_BYTES} bytes when decoded")
-        text = _TextOnly(io.BytesIO(data)).load()
+        text = _TextOnly(io.BytesIO(inflated(tests, "tests"))).load()
         return json.loads(text) if isinstance(text, str) else text
     except (
-        binascii.Error,
-        zlib.error,
         pickle.UnpicklingError,
         EOFError,
         ValueError,
