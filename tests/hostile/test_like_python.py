@@ -179,6 +179,7 @@ def test_a_slice_of_programs_ends_as_under_python3(sandbox: Sandbox) -> None:
     check(sandbox, samples()[::SLICE], listed())
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_every_program_ends_as_under_python3(sandbox: Sandbox) -> None:
     everything = samples()

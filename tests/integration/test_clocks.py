@@ -73,8 +73,14 @@ def test_shards_whose_clocks_are_off_work_together(tmp_path: Path) -> None:
         stack.start_api(wait=False)
         with stack.client(headers={"X-Deadline-Ms": "20000"}) as http:
             wait_for(lambda: http.get("/info").json()["workers"]["execute"] == 1, 60, "the executor to be seen")
-            states = http.get("/info").json()["shards"]
-            assert [(state["up"], state["executors"]) for state in states] == [(True, 1), (True, 1)]
+            wait_for(
+                lambda: (
+                    [(state["up"], state["executors"]) for state in http.get("/info").json()["shards"]]
+                    == [(True, 1), (True, 1)]
+                ),
+                60,
+                "the executor to be seen on both shards",
+            )
             programs = [f"def f():\n    return 1\n# {at}" for at in range(4)]
             suites = [{**SUITE, "asserts": [f"assert f() == 1  # {at}"]} for at in range(8)]
             items = [{"language": "python", "programs": programs, "tests": suite} for suite in suites]

@@ -138,6 +138,7 @@ async def poll_once(port: int, path: str) -> dict[str, Any]:
         writer.close()
 
 
+@pytest.mark.extended
 async def test_600_pollers_shut_nobody_out(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(scorers=0, executors=2)
     async with stack.async_client() as http:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from support.stack import Stack
 
 NUM_ITEMS, NUM_PROGRAMS = 5, 1000
 LIMITS = {"cpu_s": 0.5, "wall_s": 4}
 
 
+@pytest.mark.extended
 def test_no_program_of_5000_is_failed_for_the_crowd_it_came_with(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(executors=2)
     tests = {"kind": "stdio", "cases": [{"stdin": "2000", "stdout": "1999000"}]}

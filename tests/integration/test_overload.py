@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from support.asks import Ask, Asks, crowd
 from support.stack import Stack, wait_for
@@ -72,6 +73,7 @@ async def post(port: int, ask: Ask) -> httpx.Response:
     return httpx.Response(int(status.split()[1]), headers=headers, content=content)
 
 
+@pytest.mark.extended
 async def test_two_thousand_at_once_are_answered_or_told_when_to_come_back(make_stack: MakeStack, asks: Asks) -> None:
     stack = make_stack(max_queued_execute=str(MAX_QUEUED), max_queued_score=str(MAX_QUEUED))
     assert stack.api is not None

@@ -105,6 +105,7 @@ def test_every_reference_solution_passes_its_tests() -> None:
     assert failed(outcomes) == {}
 
 
+@pytest.mark.extended
 def test_verdicts_on_model_samples_agree_with_their_labels() -> None:
     suites = {problem["task_id"]: assert_suite(problem) for problem in read("problems.python.jsonl.gz")}
     labels = {label["sample_id"]: label for label in read("labels.jsonl.gz") if "gt_pass" in label}

@@ -43,8 +43,9 @@ def test_nothing_is_acknowledged_that_the_replica_does_not_have(replicated: tupl
         frame = json.dumps(SUITE).encode()
         return http.put(f"/testsets/{hashlib.sha256(frame).hexdigest()}", content=frame, headers=JSON)
 
-    first = accept(http, "first")
-    assert first.status_code == 202, first.text
+    first = wait_for(
+        lambda: (told := accept(http, "first")).status_code == 202 and told, 30, "the replica to be in step"
+    )
     replica = sentinels.processes["b"]
     replica.send_signal(signal.SIGSTOP)
     try:

@@ -117,6 +117,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
+@pytest.mark.extended
 @needs_walls
 @pytest.mark.data
 @pytest.mark.slow
