@@ -61,6 +61,7 @@ def shards(folder: Path, *clocks_s: float) -> Iterator[list[Broker]]:
         yield [ends.enter_context(Broker(environ=wrong_clock(folder, off_s))) for off_s in clocks_s]
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc, to build what changes the clock of a Redis")
 def test_shards_whose_clocks_are_off_work_together(tmp_path: Path) -> None:
     """Nothing is late or alive too long: jobs, workers' announcements, leases, durable requests."""

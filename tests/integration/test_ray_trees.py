@@ -17,6 +17,8 @@ from service.on_ray.tree_actor import TreeActor, children_of
 from support.broker import Broker
 from support.stack import wait_for
 
+pytestmark = pytest.mark.extended
+
 TREE = [sys.executable, "-P", "-m", "service.on_ray.tree"]
 
 

@@ -15,6 +15,8 @@ import pytest
 from support.sentinels import Sentinels
 from support.stack import Stack, wait_for
 
+pytestmark = pytest.mark.extended
+
 SUITE = {"kind": "assert", "asserts": ["assert f() == 1"], "entry_point": "f"}
 JSON = {"Content-Type": "application/json"}
 BODY = {"items": [{"language": "python", "programs": ["def f():\n    return 1"], "tests": SUITE}]}

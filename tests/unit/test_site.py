@@ -29,7 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_every_page_of_the_repository_is_a_page_of_the_site(site: Path) -> None:
     for source in (ROOT / "docs").rglob("*.md"):
         page = source.relative_to(ROOT / "docs").with_suffix("")
@@ -39,7 +39,7 @@ def test_every_page_of_the_repository_is_a_page_of_the_site(site: Path) -> None:
         assert (site / page).is_file(), page
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 60
@@ -49,7 +49,7 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
         assert [target for target in loaded if re.match(r"https?:|//", target)] == [], page
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_reference_is_made_from_the_code(site: Path) -> None:
     http = (site / "reference" / "http" / "index.html").read_text("utf-8")
     assert all(
@@ -62,7 +62,7 @@ def test_the_reference_is_made_from_the_code(site: Path) -> None:
     assert "PLAUDIT_MAX_ITEMS" in (site / "reference" / "settings" / "index.html").read_text("utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_search_finds_what_readers_look_for(site: Path) -> None:
     index = json.loads((site / "search" / "search_index.json").read_text("utf-8"))["docs"]
     for word, page in {"sandbox_fusion": "trainers/verl-sandbox/", "PLAUDIT_MAX_ITEMS": "operations/"}.items():
