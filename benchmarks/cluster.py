@@ -34,7 +34,7 @@ from overhead import machine
 from service.plan.capacity import Workload, plan
 from service.plan.costs import Costs, read_costs
 from service.plan.measure import host_name, measure, open_service, others_busy, tree_cpu_s
-from service.plan.run import private_broker
+from service.plan.private_broker import private_broker
 from service.plan.simulator import Arrival, Deployment, Simulated, Simulation
 from service.settings import Settings
 

@@ -7,24 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from typing import get_args
 
+from plaudit.schemas import SlowPart
 from sandbox.run import SAMPLE_S
 from sandbox.run_records import RunRecord
 
-Part = Literal["queue", "compile", "cpu", "waiting", "starvation", "text", "others", "overhead"]
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS: tuple[SlowPart, ...] = get_args(SlowPart)
 LOOKED_AT_MS = 1000 * SAMPLE_S
-MEANING: Mapping[Part, str] = {
-    "queue": "it waited in the queue for a worker",
-    "compile": "the compiler ran",
-    "cpu": "programs and tests used CPU time",
-    "waiting": "the program slept or waited, and used no CPU time",
-    "starvation": "it was ready to run, and other processes had the CPUs",
-    "text": "its own tokens were computed",
-    "others": "it was computed in batches together with other groups",
-    "overhead": "jails, control programs, comparing answers; idle times of short runs",
-}
 
 
 def of_runs(runs: Iterable[RunRecord], compute_ms: float) -> dict[str, float]:
@@ -37,7 +27,7 @@ def of_runs(runs: Iterable[RunRecord], compute_ms: float) -> dict[str, float]:
     left_ms = compute_ms
     parts: dict[str, float] = {}
 
-    def take(part: Part, ms: float) -> None:
+    def take(part: SlowPart, ms: float) -> None:
         nonlocal left_ms
         ms = min(left_ms, max(0.0, ms))
         left_ms -= ms

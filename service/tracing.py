@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 SpanKind = Literal["internal", "server", "consumer"]
-Attributes = Mapping[str, str | int | float | bool]
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 EXPORTERS = ("otlp", "console")
@@ -45,10 +44,6 @@ class Span:
         """In hex; empty for nothing, and where the sampler leaves this trace out."""
         context = None if self._span is None else self._span.get_span_context()
         return f"{context.trace_id:032x}" if context is not None and context.trace_flags.sampled else ""
-
-    def rename(self, name: str) -> None:
-        if self._span is not None:
-            self._span.update_name(name)
 
     def set(self, **attributes: str | float | bool) -> None:
         """Set attributes under the prefix `plaudit.`."""
@@ -165,12 +160,6 @@ def current() -> str:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return carrier.get("traceparent", "")
-
-
-def headers() -> dict[str, str]:
-    """What a request that this process sends tells of the trace."""
-    traceparent = current()
-    return {"traceparent": traceparent} if traceparent else {}
 
 
 @contextlib.contextmanager

@@ -213,10 +213,11 @@ def exit_code(error: PlauditError) -> int:
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
 
 
-def _tree(root: type[PlauditError]) -> list[type[PlauditError]]:
-    return [root, *(leaf for child in root.__subclasses__() for leaf in _tree(child))]
+def kinds_below(root: type[PlauditError]) -> list[type[PlauditError]]:
+    """This class and every class below it."""
+    return [root, *(leaf for child in root.__subclasses__() for leaf in kinds_below(child))]
 
 
 def by_code(code: str) -> type[PlauditError] | None:
     """The class that a problem document's `code` names; the client raises it. None for a code of a newer server."""
-    return next((kind for kind in _tree(PlauditError) if kind.code == code and kind is not TooLong), None)
+    return next((kind for kind in kinds_below(PlauditError) if kind.code == code and kind is not TooLong), None)

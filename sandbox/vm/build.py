@@ -187,7 +187,7 @@ def make_root(root: Path, packages: Sequence[str], suite: str, sources: str) -> 
             *(f"--customize-hook={hook}", suite, str(root), *([sources] if sources else [])),
         ]
     )
-    guest_python = output(["chroot", str(root), "/usr/bin/python3", "-c", "import sys; print(*sys.version_info[:2])"])
+    guest_python = run_step(["chroot", str(root), "/usr/bin/python3", "-c", "import sys; print(*sys.version_info[:2])"])
     own = " ".join(map(str, sys.version_info[:2]))
     if guest_python != own:
         raise SandboxError(
@@ -269,22 +269,15 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
-    if done.returncode:
-        raise SandboxError(f"{command[0]} failed with exit code {done.returncode}: {done.stderr.strip()[-1000:]}")
-    return done.stdout.strip()
-
-
 def run_step(
-    command: list[str], *, cwd: Path | None = None, text: str | None = None, stdout: IO[bytes] | None = None
-) -> None:
-    """Run a tool to its end. Raises SandboxError with its last words."""
+    command: list[str], *, cwd: Path | None = None, text: str | None = None, stdout: IO[bytes] | int = subprocess.PIPE
+) -> str:
+    """Run a tool to its end; returns what it printed. Raises SandboxError with its last words."""
     done = subprocess.run(
         command,
         cwd=cwd,
         input=None if text is None else text.encode(),
-        stdout=subprocess.DEVNULL if stdout is None else stdout,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         timeout=BUILD_S,
         check=False,
@@ -292,3 +285,4 @@ def run_step(
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()[-1000:]
         raise SandboxError(f"{command[0]} failed with exit code {done.returncode}: {said}")
+    return (done.stdout or b"").decode("utf-8", "replace").strip()

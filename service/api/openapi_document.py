@@ -91,7 +91,7 @@ def _with_codes(status: int, response: dict[str, Any]) -> dict[str, Any]:
 
 def _codes(status: int) -> list[type[errors.PlauditError]]:
     """The errors with this status, by code."""
-    kinds = errors._tree(errors.PlauditError)
+    kinds = errors.kinds_below(errors.PlauditError)
     return sorted(
         (kind for kind in kinds if kind.status == status and kind not in UNSENT and kind.__module__ == errors.__name__),
         key=lambda kind: kind.code,

@@ -27,6 +27,7 @@ from service.on_ray.options import DeploymentOptions
 from service.on_ray.placement import ClusterNode, Placement, Role, placements, read_nodes
 from service.on_ray.queue_reader import QueueReader, QueueView
 from service.on_ray.reconcile import (
+    DRAIN_GRACE_S,
     Action,
     Member,
     RestartPauses,
@@ -93,7 +94,7 @@ class Controller:
     ) -> None:
         self.options = DeploymentOptions.model_validate(options)
         self.settings: Settings = load(environ=environ)
-        logs.configure(self.settings.log_level)
+        logs.configure(self.settings.log_level, self.settings.log_format)
         self._environ = dict(environ)
         self._api_key, self._password, self._runtime_env = api_key, password, runtime_env
         self._redis_url = self.settings.redis_url
@@ -277,7 +278,7 @@ class Controller:
         """The API first, then the workers, then the broker; each when the ones before have ended."""
         for handled in list(self._handled):
             member, report = handled.member, handled.member.report
-            late = member.draining is not None and now - member.draining > self.settings.drain_s + 10
+            late = member.draining is not None and now - member.draining > self.settings.drain_s + DRAIN_GRACE_S
             if member.gone or report is None or report.phase == "ended" or late:
                 ray.kill(handled.actor)
                 self._handled.remove(handled)

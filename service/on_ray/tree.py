@@ -26,7 +26,7 @@ def main() -> int:
     password = sys.stdin.read()
     try:
         settings = load()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
         if role == "broker":
             return _broker(address, password, settings)
         if role == "api":

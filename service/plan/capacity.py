@@ -16,7 +16,7 @@ from sandbox.types import Limits
 from service.plan.costs import Costs
 from service.settings import Settings
 
-HEADROOM_BYTES = 2  # Redis is given twice what its keys take: the budgets shrink caches long before it is full
+HEADROOM = 2  # Redis is given twice what its keys take: the budgets shrink caches long before it is full
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,12 @@ class Part:
         needed_s: seconds of one such server per step, for the workload.
         fixed_share: of a server's time that goes without work, such as heartbeats of workers.
         count: how many are to be started.
-        unit: what a server is.
     """
 
     name: str
     needed_s: float
     fixed_share: float
     count: int
-    unit: str
     step_s: float
 
     @property
@@ -203,12 +201,12 @@ def plan(workload: Workload, costs: Costs, *, max_utilisation: float = 0.7) -> C
     idle_s = (idle.get("redis", 0.0) + workers * queue.redis_worker_cpu_ms) / 1000 * workload.step_s
     shards = max(1, math.ceil((redis_s + idle_s) / room_s))
     parts = [
-        Part("executors", executing_s, idle.get("execute", 0.0) / 1000, executors, "core", workload.step_s),
-        Part("apis", api_s, api_share, apis, "core", workload.step_s),
-        Part("shards", redis_s, idle_s / workload.step_s / shards, shards, "core", workload.step_s),
+        Part("executors", executing_s, idle.get("execute", 0.0) / 1000, executors, workload.step_s),
+        Part("apis", api_s, api_share, apis, workload.step_s),
+        Part("shards", redis_s, idle_s / workload.step_s / shards, shards, workload.step_s),
     ]
     if scorers:
-        parts.append(Part("scorers", device_s, 0.0, scorers, "device", workload.step_s))
+        parts.append(Part("scorers", device_s, 0.0, scorers, workload.step_s))
     kept = num * queue.bytes_kept * max(1.0, workload.cache_s / workload.step_s)
     return CapacityPlan(
         workload,
@@ -216,7 +214,7 @@ def plan(workload: Workload, costs: Costs, *, max_utilisation: float = 0.7) -> C
         executors + apis + shards + scorers,  # a scorer keeps a core busy, whatever its device
         cpu_s + api_s + redis_s + idle_s + api_share * apis * workload.step_s,
         device_s,
-        HEADROOM_BYTES * kept,
+        HEADROOM * kept,
         num * (queue.bytes_in + queue.bytes_out) / workload.step_s,
         num * queue.commands / workload.step_s,
         max_utilisation,

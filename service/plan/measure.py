@@ -17,7 +17,6 @@ import re
 import signal
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 import uuid
@@ -34,16 +33,15 @@ import redis
 
 from plaudit.errors import HostLacks
 from service.plan.costs import Costs, ProgramCost, QueueCost, ScoreCost
+from service.plan.private_broker import private_broker
 from service.queue.connections import connect
 from service.queue.consumer import Consumer
 from service.queue.heartbeat import Heartbeat
 from service.queue.keys import EXECUTE_QUEUE, Keys
 from service.queue.protocol import now_ms
 from service.settings import Settings
-from service.up import broker
 from service.up.process import command, environ_of
 
-START_S = 180.0
 FEW_TESTS, MANY_TESTS = 1, 21
 GROUP = 8
 QUIET_CORES = 0.2
@@ -118,7 +116,6 @@ class Usage:
     seconds: float
     cpu_s: dict[str, float]
     redis: dict[str, float]
-    compute_ms: list[float]
 
 
 class MeasuredService:
@@ -145,11 +142,11 @@ class MeasuredService:
             "bytes_kept": self.redis.info("memory")["used_memory"],
         }
 
-    def used(self, work: Callable[[], list[float]]) -> Usage:
-        """What this work uses; it returns the `compute_ms` of its answers."""
+    def used(self, work: Callable[[], object]) -> Usage:
+        """What this work uses."""
         cpu_before, redis_before = self._counts()
         began = time.monotonic()
-        compute_ms = work()
+        work()
         seconds = time.monotonic() - began
         cpu_after, redis_after = self._counts()
         cpu_s = {role: cpu_after[role] - cpu_before[role] - self.idle.get(role, 0.0) * seconds for role in cpu_after}
@@ -157,17 +154,13 @@ class MeasuredService:
             name: redis_after[name] - redis_before[name] - self.idle_redis.get(name, 0.0) * seconds
             for name in redis_after
         }
-        return Usage(seconds, cpu_s, counts, compute_ms)
+        return Usage(seconds, cpu_s, counts)
 
     def rest(self, seconds: float = IDLE_S) -> Usage:
-        def nothing() -> list[float]:
-            time.sleep(seconds)
-            return []
-
-        return self.used(nothing)
+        return self.used(lambda: time.sleep(seconds))
 
     def execute(self, kind: str, num_requests: int, num_programs: int, num_tests: int) -> list[float]:
-        """New programs, one request after the other. Raises HostLacks if one does not pass."""
+        """New programs, one request after the other; the work of each in ms. Raises HostLacks if one does not pass."""
         return [self._execute(kind, num_programs, num_tests) for _ in range(num_requests)]
 
     def burst(self, kind: str, num_requests: int, num_programs: int, num_tests: int, at_once: int = 64) -> list[float]:
@@ -198,7 +191,7 @@ class MeasuredService:
                 raise HostLacks(f"a {kind} program of the measurement ended as {program}")
         return float(answer["timing"]["compute_ms"])
 
-    def score(self, num_requests: int, num_groups: int) -> list[float]:
+    def score(self, num_requests: int, num_groups: int) -> None:
         for _ in range(num_requests):
             items = []
             for number in range(num_groups):
@@ -207,7 +200,6 @@ class MeasuredService:
                 texts = [f"total = 0  # {salt} {way}\n" + "total += int(input())\n" * 12 for way in range(GROUP)]
                 items.append({"prompt": prompt, "completions": texts})
             self._post("/score", {"items": items})
-        return []
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = self.http.post(path, json=body)
@@ -384,15 +376,7 @@ def _score_cost(service: MeasuredService) -> ScoreCost:
 def open_service(settings: Settings, tell: Callable[[str], None], executors: int = 1) -> Iterator[MeasuredService]:
     """A broker and a service with so many executors and at most one scorer, until the block ends. Raises HostLacks."""
     with contextlib.ExitStack() as ends:
-        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="plaudit-plan-")))
-        argv = broker.argv(broker.find_server(), folder / "s", folder)
-        ends.enter_context(_child(argv, dict(os.environ)))
-        until = time.monotonic() + START_S
-        while (why := broker.ping(folder / "s")) is not None:
-            if time.monotonic() > until:
-                raise HostLacks(f"the broker of the measurement does not start: {why}")
-            time.sleep(0.05)
-        url = f"unix://{folder / 's'}"
+        url = ends.enter_context(private_broker())
         changes = {"redis_url": url, "host": "127.0.0.1", "port": 0, "executors": executors, "apis": 1, "shards": 1}
         changes |= {"scorers": min(1, settings.scorers), "api_key": [], "admin_key": [], "log_level": "error"}
         own = settings.model_copy(update=changes)

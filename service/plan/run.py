@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from plaudit.errors import EXIT_OK, HostLacks, UsageError
+from plaudit.errors import EXIT_OK, UsageError
 from service.plan.capacity import CapacityPlan, Workload, plan
 from service.plan.costs import Costs, read_costs
+from service.plan.private_broker import private_broker
 from service.settings import Settings
-from service.up import broker
 
 RANGES = {  # flag: least and most
     "rollouts": (1, 10_000_000),
@@ -108,24 +104,6 @@ def _simulate(answer: CapacityPlan, costs: Costs) -> dict[str, Any]:
         raise UsageError(f"--simulate takes at most {MAX_SIMULATED} --rollouts, not {answer.workload.rollouts}")
     with private_broker() as url:
         return asdict(simulate(answer, costs, url))
-
-
-@contextlib.contextmanager
-def private_broker() -> Iterator[str]:
-    """The URL of a Redis for the block alone. Raises HostLacks if there is none on this host."""
-    with tempfile.TemporaryDirectory(prefix="plaudit-plan-") as name:
-        folder = Path(name)
-        command = broker.argv(broker.find_server(), folder / "s", folder)
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            try:
-                until = time.monotonic() + 30
-                while (why := broker.ping(folder / "s")) is not None:
-                    if time.monotonic() > until or process.poll() is not None:
-                        raise HostLacks(f"the broker of the simulation does not start: {why}")
-                    time.sleep(0.02)
-                yield f"unix://{folder / 's'}"
-            finally:
-                process.terminate()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

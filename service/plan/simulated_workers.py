@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class SimulatedService(Protocol):
     def answered(self, shard: int, jobs: Sequence[str], done: Action) -> None: ...
 
 
-class SimulatedWorker:
+class SimulatedWorker(ABC):
     """What both kinds have in common: they take jobs of the shards that they serve, and wait where there are none.
 
     Args:
@@ -63,11 +64,13 @@ class SimulatedWorker:
         for shard in self.consumers:
             self.simulation.idle[self.kind][shard].append(self)
 
+    @abstractmethod
     def capacity(self) -> int:
-        raise NotImplementedError
+        """How many jobs it takes now."""
 
+    @abstractmethod
     def begin(self, shard: int, leases: list[Lease]) -> None:
-        raise NotImplementedError
+        """Work on these."""
 
     def take(self) -> None:
         """Ask its shards, each time another one first, until one has jobs."""

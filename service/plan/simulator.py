@@ -226,7 +226,6 @@ class Simulation:
                 f"{len(wrong)} of {len(self.request_of)} jobs were not answered once, such as {wrong[:1]}"
             )
         took = sorted(request.ended_s - request.began_s for request in self.requests if request.ended_s is not None)
-        makespan_s = self.events.now_s - began_s
         ended_s: dict[str, float] = {}
         for request in self.requests:
             assert request.ended_s is not None

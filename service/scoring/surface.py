@@ -54,20 +54,29 @@ WORDS = re.compile(r"[A-Za-z]+")
 IDENTIFIERS = re.compile(r"\w+")
 PARAMETERS = re.compile(r"\(([^()]*)\)[^()\n]*[:{]\s*(?:\n|$)")
 TEXT_NUMBERS = (
-    *(
-        "characters",
-        "lines",
-        "deepest_indent",
-        "last_indent",
-        "ends_with_newline",
-        "last_line_returns",
-        "distinct_lines",
-    ),
-    *("distinct_words", "words_of_the_prompt", "parameters_used", "lines_at_least_indent", "is_python"),
+    "characters",
+    "lines",
+    "deepest_indent",
+    "last_indent",
+    "ends_with_newline",
+    "last_line_returns",
+    "distinct_lines",
+    "distinct_words",
+    "words_of_the_prompt",
+    "parameters_used",
+    "lines_at_least_indent",
+    "is_python",
 )
 TREE_NUMBERS = (
-    *("undefined_names", "unused_names", "nodes", "names", "statements", "ends_with_return", "depth"),
-    *("ends_with_block", "calls"),
+    "undefined_names",
+    "unused_names",
+    "nodes",
+    "names",
+    "statements",
+    "ends_with_return",
+    "depth",
+    "ends_with_block",
+    "calls",
 )
 NUMBERS = (*COUNTED, *TEXT_NUMBERS, *TREE_NUMBERS)
 NUM_NUMBERS = len(NUMBERS)

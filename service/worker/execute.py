@@ -45,6 +45,13 @@ log = logging.getLogger("plaudit.execute")
 LARGE_REPORT_BYTES = 64 * 1024
 LARGE_REPORT_MS = 60_000
 MAX_MODULES = 100  # label values of one metric
+INVALID_CODES = (  # of what is wrong with a task, the narrower class first
+    (ModuleUnavailable, "module_unavailable"),
+    (InvalidOptions, "invalid_options"),
+    (InvalidSuite, "invalid_tests"),
+    (UnsupportedKind, "kind_unavailable"),
+    (UnsupportedLanguage, "language_unavailable"),
+)
 SLOW_MS = 20.0  # of a job that took longer, the answer says where the time went
 MAX_SUITES = 64  # decoded suites kept: a group's programs share one
 MAX_SUITES_BYTES = 64 * 1024 * 1024  # of their frames
@@ -163,11 +170,8 @@ class ExecuteRunner:
         try:
             report = self._judge(task, suite)
         except (InvalidSuite, UnsupportedLanguage) as error:
-            code = "invalid_tests" if isinstance(error, InvalidSuite) else "language_unavailable"
-            code = "kind_unavailable" if isinstance(error, UnsupportedKind) else code
-            code = "invalid_options" if isinstance(error, InvalidOptions) else code
+            code = next(code for kind, code in INVALID_CODES if isinstance(error, kind))
             if isinstance(error, ModuleUnavailable):
-                code = "module_unavailable"
                 self._count_missing(error.modules)
             return FinishedJob(lease, Failed(JobState.INVALID, code, str(error), False), 0, 0.0, started)
         except Interrupted:

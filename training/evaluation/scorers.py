@@ -24,6 +24,7 @@ from training.pipeline.progress import StageProgress
 from training.pipeline.ray_executors import chunked, ordered_on_ray
 from training.pipeline.records import Problem, ProgramRecord
 from training.pipeline.run import Run
+from training.reward_model.finalize import score_programs
 
 ITEMS = 64  # problems in a request to the service
 
@@ -100,18 +101,7 @@ class CheckpointScorer:
         return self._model.parameters
 
     def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
-        progress = None if self._run is None else StageProgress(self._run, "evaluate: scores", len(programs))
-
-        def scored(groups: Sequence[AnswerGroup]) -> list[list[float]]:
-            rows, done = [], 0
-            for group in groups:
-                rows.append(self.score_group(group))
-                done += len(rows[-1])
-                if progress is not None:
-                    progress.at(done)
-            return rows
-
-        return _in_groups(problems, programs, scored)
+        return score_programs(self._model, problems, programs, self._run, "evaluate: scores")
 
     def score_group(self, group: AnswerGroup) -> list[float]:
         """The scores of one prompt's completions, which are a batch of their own: the same on every engine."""

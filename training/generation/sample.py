@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from plaudit.extract import answer, closed
 from training.data.programs import GREEDY, SampledText, chat_question, distinct_programs, solution_of
 from training.generation.batch import complete_all
-from training.generation.sources.base import CompletionReply, CompletionRequest, TokenUsage, request_seed
+from training.generation.sources.base import CompletionReply, CompletionRequest, TokenUsage, before_stop, request_seed
 from training.pipeline import config
 from training.pipeline.config import Recipe
 from training.pipeline.files import write_jsonl
@@ -49,11 +49,6 @@ def sample_programs(recipe: Recipe, run: Run) -> dict[str, object]:
         "cost": round(usage.cost(recipe.sampler), 4),
         "complete": len(numbers) == recipe.sample.shards,
     }
-
-
-def before_stop(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first of these that stands in it."""
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _programs(

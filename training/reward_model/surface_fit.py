@@ -62,8 +62,9 @@ def add_surface(
     groups: list[tuple[torch.Tensor, torch.Tensor]] = []  # numbers (N, S), pairs (P, 2)
     for task_id in sorted(by_task):
         numbers, rates = [], []
-        for program in by_task[task_id]:
-            encoded = model.encode_group(problems[task_id].prompt, [program.completion], "truncate_left")[0]
+        completions = [program.completion for program in by_task[task_id]]
+        group = model.encode_group(problems[task_id].prompt, completions, "truncate_left")
+        for program, encoded in zip(by_task[task_id], group, strict=True):
             if not isinstance(encoded, TooLong):
                 numbers.append(head.numbers(encoded.ids))
                 rates.append(program.pass_rate or 0.0)

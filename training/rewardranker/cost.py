@@ -29,7 +29,7 @@ from training.pipeline.files import write_text
 from training.pipeline.metrics import best_of_n, mean
 from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
 from training.pipeline.run import Run
-from training.rewardranker.iterate_report import read_scores
+from training.rewardranker.iterate_report import candidate_counts, read_scores
 from training.rewardranker.mining import by_task, mean_pass_rate
 
 
@@ -111,14 +111,13 @@ def measured_costs(folder: Path, report: Path, num_problems: int) -> list[Cost]:
     )
     reranker = RewardModel.load(last / "checkpoint")
     most = min(map(len, scores.values()))
-    sizes = [2**power for power in range(1, most.bit_length()) if 2**power < most] + [most] * (most > 1)
     greedy = by_task(read_programs(folder / "iterate" / "greedy.jsonl"))
     plain = {name: mean([float(ok) for _, ok in group]) for name, group in scores.items()}
     costs = [
         _timed("greedy", 1, _solved(greedy), timed, generator, text, None, recipe),
         _timed("one sample", 1, mean(list(plain.values())), timed, generator, text, None, recipe),
     ]
-    for size in sizes:
+    for size in candidate_counts(most):
         solved = mean([best_of_n([s for s, _ in group], [ok for _, ok in group], size) for group in scores.values()])
         run.say(f"cost: best of {size}")
         costs.append(_timed(f"best of {size}", size, solved, timed, generator, text, reranker, recipe))

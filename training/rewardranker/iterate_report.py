@@ -161,6 +161,11 @@ def _place(name: str) -> tuple[int, str]:
     return (LANGUAGES.index(name) if name in LANGUAGES else len(LANGUAGES)), name
 
 
+def candidate_counts(most: int) -> list[int]:
+    """The N of best of N: powers of two from 2, and all of them."""
+    return [2**power for power in range(1, most.bit_length()) if 2**power < most] + [most] * (most > 1)
+
+
 def best_of_n_blocks(
     recipe: Recipe, shared: Run, rounds: Sequence[Run], problems: Sequence[Problem]
 ) -> list[dict[str, Any]]:
@@ -187,11 +192,10 @@ def best_of_n_blocks(
             if not scores:
                 continue
             most = min(map(len, scores.values()))
-            sizes = [2**power for power in range(1, most.bit_length()) if 2**power < most] + [most] * (most > 1)
             passed = {task_id: [float(ok) for _, ok in group] for task_id, group in scores.items()}
             rows = [row("greedy", greedy)] if pool == "sft" else []
             rows.append(row("mean of the samples", {task_id: mean(values) for task_id, values in passed.items()}))
-            for size in sizes:
+            for size in candidate_counts(most):
                 best = {
                     task_id: best_of_n([score for score, _ in group], [ok for _, ok in group], size)
                     for task_id, group in scores.items()

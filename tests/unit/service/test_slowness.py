@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,8 +67,11 @@ def test_the_queue_is_a_part_and_an_old_worker_says_nothing_of_its_own() -> None
     assert slowness.why(slowness.with_queue({"cpu": 50.0}, 80.0, 50.0)) == "queue"
 
 
-def test_every_part_is_explained() -> None:
-    assert set(slowness.MEANING) == set(slowness.PARTS)
+def test_the_page_explains_every_part() -> None:
+    page = resources.files("service.api.routes").joinpath("dashboard", "operators.js").read_text("utf-8")
+    explained = re.search(r"^const WHY = \{\n(.+?)^\};", page, re.MULTILINE | re.DOTALL)
+    assert explained is not None
+    assert re.findall(r"^  (\w+): \[", explained[1], re.MULTILINE) == list(slowness.PARTS)
 
 
 def test_the_purpose_of_a_run_is_known_by_its_role() -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -31,6 +31,11 @@ class CompletionRequest:
     def identity(self) -> tuple[object, ...]:
         """What the answer depends on."""
         return (self.key, self.prompt, self.n, self.seed, *((self.stop,) if self.stop else ()))
+
+
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first of these that stands in it."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from plaudit.errors import Invalid
 from service.scoring.checkpoint import locate
 from service.scoring.tokenizer import load_tokenizer
-from training.generation.sources.base import CompletionReply, CompletionRequest
+from training.generation.sources.base import CompletionReply, CompletionRequest, before_stop
 from training.pipeline import config
 
 
@@ -78,9 +78,8 @@ class LocalSource:
         for ids in generated.tolist():
             end = next((at for at, token in enumerate(ids) if token in self._ends()), len(ids))
             text = self._tokenizer.decode(ids[:end], skip_special_tokens=True)
-            cut = min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))
-            texts.append(text[:cut])
-            endings.append("stop" if end < len(ids) or cut < len(text) else "length")
+            texts.append(before_stop(text, stops))
+            endings.append("stop" if end < len(ids) or len(texts[-1]) < len(text) else "length")
             tokens += min(end + 1, len(ids))
         copies = request.n // len(texts)  # greedy: the same text n times
         return CompletionReply(request.key, tuple(texts * copies), tuple(endings * copies), length, tokens)
