@@ -41,6 +41,7 @@ check: .make/test  ## lint, format, types, import laws
 	$(BIN)/ruff format --check --quiet . || { echo 'run: make format' >&2; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/mypy examples/*.py
+	MYPYPATH=client:tests:benchmarks:benchmarks/studies $(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
 
 coverage: .make/test  ## which lines the unit tests run, as a table and in build/coverage; ARGS for other tests

@@ -26,11 +26,13 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent))  # last: one of its modules has the name of the package `sandbox`
 sys.path.remove(str(Path(__file__).parent))
 
+import cluster_ray
 import partitions
 import shards
 from chaos import table
 from overhead import machine
 
+from plaudit.errors import HostLacks
 from service.plan.capacity import Workload, plan
 from service.plan.costs import Costs, read_costs
 from service.plan.measure import host_name, measure, open_service, others_busy, tree_cpu_s
@@ -180,14 +182,16 @@ def print_shards(*, quick: bool) -> None:
     shards.print_table(rounds)
 
 
-def print_ray() -> None:
-    """The local cluster of Ray, where its benchmark is part of this checkout and Ray is installed."""
+def print_ray() -> bool:
+    """The local cluster of Ray; whether no promise was broken. Not run where Ray is not installed."""
     try:
-        import cluster_ray
-    except ImportError as error:
-        print(f"Not run: {error}.")
-        return
-    cluster_ray.run()
+        rows, broken = cluster_ray.run()
+    except HostLacks as error:
+        print(error.detail)
+        return True
+    print(table(rows))
+    print("\n".join([f"\n{len(broken)} broken promises", *broken[:50]]))
+    return not broken
 
 
 def tell(text: str) -> None:

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from chaos import failure_code
+from chaos import failure_code, table
 from overhead import machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,8 +220,7 @@ def main() -> int:
         print(error.detail)
         return 0
     print(f"\n{machine()}\n")
-    for row in (rows[0], tuple("---" for _ in rows[0]), *rows[1:]):
-        print("| " + " | ".join(row) + " |")
+    print(table(rows))
     print(f"\n{len(broken)} broken promises")
     print("\n".join(broken[:50]))
     return 1 if broken else 0

@@ -57,9 +57,9 @@ def plain_suites() -> Iterator[tuple[str, str, CodeSuite]]:
             yield "problems, `check`", name, own
     for kind, file in (("model-written", "generated_tests.jsonl.gz"), ("plus tests", "plus_tests.jsonl.gz")):
         for row in read(file):
-            problem = problems.get(row["task_id"])
-            if problem is not None and row["tests"]:
-                setup, entry_point = problem["test_setup"], problem["entry_point"]
+            known = problems.get(row["task_id"])
+            if known is not None and row["tests"]:
+                setup, entry_point = known["test_setup"], known["entry_point"]
                 yield kind, row["task_id"], AssertSuite(tuple(row["tests"]), setup, entry_point)
 
 

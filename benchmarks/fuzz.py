@@ -19,6 +19,8 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from plaudit.grading import Verdict
@@ -232,12 +234,13 @@ def host(data: bytes, number: int) -> list[RunOutcome]:
     expected = EXPECTED[number % len(EXPECTED)]
     tolerance = 1e-6 if number % 2 else None
     call = EntryPointCall([], [], lambda tree: judge_value(tree, expected, tolerance))
-    outcomes = [reply_outcome(message, message.get("id"), call)]
+    number_asked: Any = message.get("id")
+    outcomes = [reply_outcome(message, number_asked, call)]
     if len(data) <= bounds.MAX_LITERAL_BYTES:
         how = ("==", "is", "truth")[number % 3]
         literal = EntryPointCall([], [], lambda tree: judge_literal(tree, how, expected, True, "no"))
         try:
-            outcomes.append(reply_outcome(message, message.get("id"), literal))
+            outcomes.append(reply_outcome(message, number_asked, literal))
         except Undecided:
             outcomes.append(RunOutcome(None, "undecided"))
     outcomes.append(greeting_outcome(message) or RunOutcome(None, "loaded"))
@@ -281,8 +284,8 @@ def exercise(endpoint: Any, number: int) -> None:
     assert value in (1, 2)
 
 
-def test_process(data: bytes, number: int) -> RunOutcome:
-    wire = Scripted(data, 2 if len(data) > 100_000 else 6)
+def test_process(data: bytes, number: int) -> list[RunOutcome]:
+    wire: Any = Scripted(data, 2 if len(data) > 100_000 else 6)
     endpoint = Endpoint(wire, perform, guarded=True)
     wire.endpoint = endpoint
     text = "assert f(1) in (1, 2)"
@@ -291,8 +294,8 @@ def test_process(data: bytes, number: int) -> RunOutcome:
     if len(word) > bounds.MAX_WORD_BYTES:
         raise AssertionError(f"a word of {len(word)} bytes")
     if verdict in ("lost", "invalid"):
-        return RunOutcome(None, verdict)
-    return isolated_tests.outcome_of(codec.loads(word)["done"])
+        return [RunOutcome(None, verdict)]
+    return [isolated_tests.outcome_of(codec.loads(word)["done"])]
 
 
 def check(outcome: RunOutcome, number: int) -> str:
@@ -321,10 +324,11 @@ def main() -> int:
     began = time.monotonic()
     for number in range(asked.first, asked.first + asked.messages):
         data = Grammar(asked.seed * 10**9 + number).next(number)
-        for way, work in (
-            ("host", lambda: host(data.replace(b"ID", b"1", 1), number)),  # noqa: B023 - called at once
-            ("test process", lambda: [test_process(data, number)]),  # noqa: B023 - called at once
-        ):
+        ways: dict[str, Callable[[], list[RunOutcome]]] = {
+            "host": partial(host, data.replace(b"ID", b"1", 1), number),
+            "test process": partial(test_process, data, number),
+        }
+        for way, work in ways.items():
             cpu = time.process_time()
             try:
                 told[way].update(check(outcome, number) for outcome in work())

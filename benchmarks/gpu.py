@@ -202,12 +202,14 @@ def line(
     took = {way: statistics.median(values) for way, values in times.items()}
     asked = sum(map(len, sequences))
     best = min(took[way] for way in ways if way != "shared")
-    share = {kind: flops(backbone, rows[kind]) / took["shared" if kind else "unshared"] / top for kind in (False, True)}
+    of_peak = {
+        kind: flops(backbone, rows[kind]) / took["shared" if kind else "unshared"] / top for kind in (False, True)
+    }
     verdict = f"within {off:.2g} of their spread" if off <= BOUND else f"OFF by {off:.2g} of their spread: void"
     cells = [f"{asked / took[way]:,.0f}" for way in ways]
     return (
         f"| {shape} | {prompt} × {completions} | {' | '.join(cells)} | {best / took['shared']:.2f} "
-        f"| {share[False]:.0%} | {share[True]:.0%} | {verdict} |"
+        f"| {of_peak[False]:.0%} | {of_peak[True]:.0%} | {verdict} |"
     )
 
 

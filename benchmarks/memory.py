@@ -124,7 +124,7 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
     after: dict[int, int] = {}
     for at in range(1, batches + 1):
         prompt = "".join(f"{draw.randrange(4096)} " for _ in range(draw.randint(4, 64)))
-        texts = [" ".join(str(draw.randrange(4096)) for _ in range(draw.randint(1, 40))) for _ in range(4)]
+        texts: list[Any] = [" ".join(str(draw.randrange(4096)) for _ in range(draw.randint(1, 40))) for _ in range(4)]
         task = ScoreTask("default", revision, prompt, texts)
         name = str(at)
         lease = Lease(name, name, "score:default", "s:score:default:normal", task, 10**15, 1, 0)

@@ -114,7 +114,9 @@ class Pairs:
     def outside(self) -> list[float]:
         return [through - compute for through, compute in zip(self.through, self.compute, strict=True)]
 
-    def measure(self, count: int, direct: Callable[[int], None], through: Callable[[int], dict[str, Any]]) -> None:
+    def measure(
+        self, count: int, direct: Callable[[int], dict[str, Any] | None], through: Callable[[int], dict[str, Any]]
+    ) -> None:
         for at in range(-WARM_UP, count):
             order: tuple[str, ...] = ("direct", "through") if at % 2 else ("through", "direct")
             for way in order:

@@ -83,9 +83,9 @@ class Snapshot:
 
     @classmethod
     def take(cls, client: redis.Redis, pids: dict[str, list[int]]) -> Snapshot:
-        stats: dict[str, dict[str, int]] = client.info("commandstats")  # type: ignore[assignment]
+        stats: dict[str, dict[str, int]] = client.info("commandstats")
         commands = {name.removeprefix("cmdstat_"): values["calls"] for name, values in stats.items()}
-        usage: dict[str, float] = client.info("cpu")  # type: ignore[assignment]
+        usage: dict[str, float] = client.info("cpu")
         seconds = {role: sum(map(cpu_s, numbers)) for role, numbers in pids.items()}
         seconds["Redis"] = usage["used_cpu_user_main_thread"] + usage["used_cpu_sys_main_thread"]
         return cls({name: calls for name, calls in commands.items() if name != "info"}, seconds)

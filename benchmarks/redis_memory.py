@@ -89,7 +89,7 @@ def measure(url: str, client: redis.Redis, minutes: float) -> tuple[list[str], b
     """The rows of the table, and whether nothing was rejected and the memory became flat."""
 
     def used() -> int:
-        return int(client.info("memory")["used_memory"])  # type: ignore[index]
+        return int(client.info("memory")["used_memory"])
 
     load, begin, before = Load(url), time.monotonic(), used()
     threads = [threading.Thread(target=load.run, args=(seed,), daemon=True) for seed in range(CLIENTS)]
@@ -115,7 +115,7 @@ def measure(url: str, client: redis.Redis, minutes: float) -> tuple[list[str], b
         print(failure)
     reasons = rejected(url)
     print(f"\nRejected: {dict(reasons) or 'nothing'}.")
-    limit = int(client.info("memory")["maxmemory"])  # type: ignore[index]
+    limit = int(client.info("memory")["maxmemory"])
     flat = series[-1] - series[len(series) * 2 // 3] < limit / 10
     return rows, flat and not load.failures and not reasons["memory"]
 

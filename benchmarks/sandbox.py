@@ -254,7 +254,8 @@ def runs_for(seconds: float, core: int, begin: object, out: object) -> None:
 
 
 def on_cores(cores: list[int], seconds: float) -> int:
-    begin, out = multiprocessing.Barrier(len(cores)), multiprocessing.Queue()
+    begin = multiprocessing.Barrier(len(cores))
+    out: multiprocessing.Queue[int] = multiprocessing.Queue()
     workers = [multiprocessing.Process(target=runs_for, args=(seconds, core, begin, out)) for core in cores]
     for worker in workers:
         worker.start()

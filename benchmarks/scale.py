@@ -121,7 +121,7 @@ extend = 0
 
 def stage(name: str, folder: Path) -> None:
     """One stage of the recipe in this process, programs judged at once."""
-    judging.judge_of = lambda recipe: judge_at_once  # type: ignore[assignment]
+    judging.judge_of = lambda recipe: judge_at_once
     for user in ("training.data.verify", "training.synthesis.filters"):
         sys.modules.get(user) or __import__(user)
         vars(sys.modules[user])["judge_of"] = judging.judge_of

@@ -220,7 +220,7 @@ class Cell:
         if not {of, *over} <= self.seconds.keys():
             return math.nan
         rounds = zip(*(self.seconds[name] for name in over), strict=True)
-        return statistics.median(min(r) / s for r, s in zip(rounds, self.seconds[of], strict=True))
+        return float(statistics.median(min(r) / s for r, s in zip(rounds, self.seconds[of], strict=True)))
 
     def row(self, names: Iterable[str]) -> str:
         return (
@@ -275,7 +275,7 @@ class Run:
 
     def fastest(self, peer: Any, python: str) -> int:
         """The batch size of the fewest CPU-seconds on the same group of 8."""
-        taken = {}
+        taken: dict[int, float] = {}
         for size in peer.sizes:
             with serving(peer, python, self.folder, size) as server:
                 server.ask(self.texts.group(16, 2))

@@ -119,7 +119,7 @@ def verl(http: httpx.AsyncClient) -> Crowd:
     return Crowd("verl, sandbox", 32, 1, call)
 
 
-def trl_groups(url: str) -> tuple[Crowd, Callable[..., Any]]:
+def trl_groups(url: str) -> tuple[Crowd, Any]:
     salt = f"trl {uuid.uuid4().hex}"
     reward: Any = trl.reward_function(url, spec=SPEC, timeout_s=60.0)
 

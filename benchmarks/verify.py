@@ -81,6 +81,9 @@ def main() -> None:
         run = Run(Path(name), quiet=True)
         remote = config.VerifyConfig(in_flight=4, group=NUM_PROGRAMS)
 
+        def at_once(turn: int) -> list[float]:
+            return engine(sandbox, tasks(flags.groups, f"{turn} {time.time_ns()}"))
+
         def staged(turn: int) -> list[float]:
             wanted = tasks(flags.groups, f"stage {turn} {time.time_ns()}")
             found = judge_all(wanted, run, partial(judge_tasks, sandbox=sandbox), name=f"{turn}-local.jsonl")
@@ -96,11 +99,9 @@ def main() -> None:
         rates: dict[str, list[float]] = {"engine": [], "stage": [], "service": []}
         for turn in range(-1, flags.rounds):
             now = {
-                "engine": rate(
-                    lambda turn=turn: engine(sandbox, tasks(flags.groups, f"{turn} {time.time_ns()}")), count
-                ),
-                "stage": rate(lambda turn=turn: staged(turn), count),
-                "service": rate(lambda turn=turn: served(turn), count),
+                "engine": rate(partial(at_once, turn), count),
+                "stage": rate(partial(staged, turn), count),
+                "service": rate(partial(served, turn), count),
             }
             if turn >= 0:
                 for way, value in now.items():

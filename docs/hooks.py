@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from posixpath import relpath
 from typing import Any
@@ -87,7 +87,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _outside_fences(markdown, lambda text: LINK.sub(linked, text))
 
 
-def _outside_fences(markdown: str, change: Any) -> str:
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
     parts, at = [], 0
     for fence in FENCE.finditer(markdown):
         # Info strings have a second word for the tests, which MkDocs does not know.

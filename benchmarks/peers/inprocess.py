@@ -99,7 +99,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         try:
-            answer = {"passed": harness(job["problem"], job["completion"])}
+            answer: dict[str, object] = {"passed": harness(job["problem"], job["completion"])}
         except TypeError as error:  # values that this harness cannot take
             answer = {"passed": False, "error": str(error)}
         sys.stdout.write(f"\n{job['token']} {json.dumps(answer)}\n")

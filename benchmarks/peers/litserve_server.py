@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 
-class Reward(litserve.LitAPI):
+class Reward(litserve.LitAPI):  # type: ignore[misc] # LitServe is in an environment of its own
     def __init__(self, folder: str, size: int) -> None:
         super().__init__(max_batch_size=size, batch_timeout=0.002)
         self.folder = folder

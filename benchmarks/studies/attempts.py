@@ -198,7 +198,7 @@ def mean_of_weights(name: str, recipe: Recipe, base: Run, work: Path) -> None:
     mean = {key: sum(one[key] for one in weights) / len(weights) for key in weights[0]}
     save_file(mean, checkpoint / "model.safetensors", {"format": "pt"})
     problems, programs = read_problems(run.path("problems.jsonl")), list(read_programs(run.path("verified.jsonl")))
-    finish_checkpoint(run, problems, programs)
+    finish_checkpoint(run, problems, programs, recipe=recipe)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     _, validation_tasks = read_preferences(run)
     areas = validation_auc(model, Encoder.load(checkpoint), problems, programs, validation_tasks)

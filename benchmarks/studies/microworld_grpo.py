@@ -98,7 +98,7 @@ def row(
         scores |= {p.program_id: score for p, score in zip(group, values, strict=True)}
     rates = [mean_pass_rate(group) for group in programs.values()]
     low, high = bootstrap(rates, resamples=1000, seed=1)
-    mined = mine(programs, scores, loop.recipe)
+    mined = mine(programs, scores, {}, loop.recipe)  # held against their own programs that pass, not a reference
     weight = sum(p.copies for group in programs.values() for p in group)
     return {
         "row": name,

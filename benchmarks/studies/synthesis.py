@@ -102,7 +102,7 @@ def recorded(
     settings = dataclasses.replace(base.synthesize, seeds=str(run.path("seeds.jsonl")), extend=0, near_duplicate=1.0)
     return dataclasses.replace(
         base,
-        synthesize_problems=settings,
+        synthesize=settings,
         writer=SourceConfig(kind="recorded", path=str(run.path("writer.jsonl"))),
         oracle=SourceConfig(kind="recorded", path=str(run.path("oracle.jsonl"))),
     )

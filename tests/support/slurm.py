@@ -22,8 +22,8 @@ SlurmdPort={node_port}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
-SlurmUser={user}
-SlurmdUser={user}
+SlurmUser=root
+SlurmdUser=root
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -73,7 +73,6 @@ class Slurm:
             CONFIG.format(
                 host=socket.gethostname().split(".")[0],
                 folder=self.folder,
-                user="root",
                 controller_port=free_port(),
                 node_port=free_port(),
                 cpus=os.cpu_count(),
@@ -97,7 +96,11 @@ class Slurm:
             wait_for((place / "munge.socket").exists, 60, "munged")
             self._start("slurmctld", ["slurmctld", "-D", "-f", str(self.config)])
             self._start("slurmd", ["slurmd", "-D", "-f", str(self.config)])
-            wait_for(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%t", check=False), 120, self._logs())
+            wait_for(
+                lambda: "idle" in self.run("sinfo", "--noheader", "--format=%t", check=False),
+                120,
+                f"a node that is idle; logs are in {place}",
+            )
         except BaseException:
             self.close()
             raise
@@ -106,9 +109,6 @@ class Slurm:
     def _start(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
             self.daemons.append(subprocess.Popen(command, stdout=out, stderr=out, env=self.environ, cwd=self.folder))
-
-    def _logs(self) -> str:
-        return f"a node that is idle; logs are in {self.folder}"
 
     def run(self, *command: str, check: bool = True, **environ: str) -> str:
         """The output of a command of Slurm's."""

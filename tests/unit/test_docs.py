@@ -133,7 +133,7 @@ def endpoints() -> str:
 
 def error_codes() -> str:
     unsent = (errors.HostLacks, errors.UsageError, errors.Unreachable, errors.ClientClosed)  # no answers
-    tree = errors._tree(errors.PlauditError)
+    tree = errors.kinds_below(errors.PlauditError)
     kinds = [kind for kind in tree if kind.__module__ == errors.__name__ and kind not in unsent]
     kinds.sort(key=lambda kind: (kind.status, kind.code))
     rows = [[str(kind.status), f"`{kind.code}`", kind.title, "yes" if kind.retryable else "no"] for kind in kinds]

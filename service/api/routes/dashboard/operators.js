@@ -1,7 +1,7 @@
 // What operators watch: activity over time, recent requests, slow work, the deployment.
 import { html, useEffect, useMemo, useState } from "./vendor/preact-htm.js";
 import { Chart, Meter, Parts } from "./charts.js";
-import { ask, clock, ms, number, percent, plural, problemText, short, usePoll } from "./service.js";
+import { ask, clock, ms, number, percent, plural, problemText, short, usePoll, usePolled } from "./service.js";
 
 const STEPS = { 10: "last hour", 240: "last day" };
 const Problem = ({ text }) => text && html`<p class="bad" role="alert">${text}</p>`;
@@ -11,30 +11,20 @@ const Table = ({ caption, heads, rows, empty }) => (rows.length ? html`<div clas
 
 /** The history's points of one series, asked for once and then kept up to date. */
 function useHistory(step) {
-  const [state, setState] = useState({ points: [], problem: null });
-  useEffect(() => {
-    let ended = false, timer, since = 0;
-    setState({ points: [], problem: null });
-    const turn = async () => {
-      try {
-        const answer = document.hidden ? null : await ask(`history?step_s=${step}&since_ms=${since}`);
-        if (answer?.ok && !ended) {
-          const fresh = answer.body.points, from = fresh[0]?.at_ms ?? Infinity;
-          since = fresh.at(-1)?.at_ms ?? since;  // the last step goes on, so it is asked for again
-          const oldest = Date.now() - (step === 10 ? 3600e3 : 86400e3);
-          setState(old => ({ points: [...old.points.filter(point => point.at_ms < from && point.at_ms > oldest), ...fresh], problem: null }));
-        } else if (answer && !ended) setState(old => ({ ...old, problem: problemText(answer) }));
-      } catch (error) {
-        if (!ended) setState(old => ({ ...old, problem: `no answer: ${error.message}` }));
-      }
-      if (!ended) timer = setTimeout(turn, 5000);
+  const empty = { points: [], problem: null };
+  const begin = reset => {
+    let since = 0;
+    reset(empty);
+    return async show => {
+      const answer = await ask(`history?step_s=${step}&since_ms=${since}`);
+      if (!answer.ok) { show(old => ({ ...old, problem: problemText(answer) })); return; }
+      const fresh = answer.body.points, from = fresh[0]?.at_ms ?? Infinity;
+      since = fresh.at(-1)?.at_ms ?? since;  // the last step goes on, so it is asked for again
+      const oldest = Date.now() - (step === 10 ? 3600e3 : 86400e3);
+      show(old => ({ points: [...old.points.filter(point => point.at_ms < from && point.at_ms > oldest), ...fresh], problem: null }));
     };
-    turn();
-    const again = () => { clearTimeout(timer); turn(); };
-    addEventListener("plaudit-key", again);
-    return () => { ended = true; clearTimeout(timer); removeEventListener("plaudit-key", again); };
-  }, [step]);
-  return state;
+  };
+  return usePolled(empty, begin, 5000, [step]);
 }
 
 /** The points with empty ones where nothing was measured, so that a gap is seen as a gap. */

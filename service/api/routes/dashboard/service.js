@@ -17,28 +17,39 @@ export async function ask(path, { body, method = body ? "POST" : "GET", timeoutM
   return { ok: answer.ok, status: answer.status, body: isJson ? JSON.parse(text) : text, requestId: answer.headers.get("x-request-id") };
 }
 
-/** The answer to a path, asked again every `everyMs` while the page is seen; {body, problem}. */
-export function usePoll(path, everyMs) {
-  const [state, setState] = useState({ body: null, problem: null });
+/**
+ * Works at once, again every `everyMs` while the page is seen, and when another key is used. `begin` gives the work: a
+ * function that says to `show` how a state goes on. What comes after another turn has begun is shown no more.
+ */
+export function usePolled(first, begin, everyMs, dependencies) {
+  const [state, setState] = useState(first);
   useEffect(() => {
-    let ended = false, timer;
+    let timer, latest = 0;
+    const work = begin(setState);
     const turn = async () => {
-      if (!document.hidden) {
-        try {
-          const answer = await ask(path);
-          if (!ended) setState(old => (answer.ok || answer.body?.ready === false ? { body: answer.body, problem: null } : { body: old.body, problem: problemText(answer) }));
-        } catch (error) {
-          if (!ended) setState(old => ({ body: old.body, problem: `no answer: ${error.message}` }));
-        }
+      clearTimeout(timer);
+      const number = ++latest, show = next => { if (number === latest) setState(next); };
+      try {
+        if (!document.hidden) await work(show);
+      } catch (error) {
+        show(old => ({ ...old, problem: `no answer: ${error.message}` }));
       }
-      if (!ended) timer = setTimeout(turn, everyMs);
+      if (number === latest) timer = setTimeout(turn, everyMs);
     };
     turn();
-    const again = () => { clearTimeout(timer); turn(); };
-    addEventListener("plaudit-key", again);
-    return () => { ended = true; clearTimeout(timer); removeEventListener("plaudit-key", again); };
-  }, [path, everyMs]);
+    addEventListener("plaudit-key", turn);
+    return () => { latest = -1; clearTimeout(timer); removeEventListener("plaudit-key", turn); };
+  }, dependencies);
   return state;
+}
+
+/** The answer to a path, kept up to date; {body, problem}. */
+export function usePoll(path, everyMs) {
+  const begin = () => async show => {
+    const answer = await ask(path);
+    show(old => (answer.ok || answer.body?.ready === false ? { body: answer.body, problem: null } : { body: old.body, problem: problemText(answer) }));
+  };
+  return usePolled({ body: null, problem: null }, begin, everyMs, [path, everyMs]);
 }
 
 /** A state that outlives a reload of the page, in this browser. */

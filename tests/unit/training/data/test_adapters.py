@@ -37,8 +37,8 @@ from training.data.adapters.mbpp_plus import check_of
 from training.data.adapters.multipl_e import CODES
 from training.data.collect import collect_problems
 from training.data.test_formats import sandbox_suite, wire_suite
-from training.generation.sample import before_stop, programs_of, sampling_request
-from training.generation.sources.base import CompletionReply
+from training.generation.sample import programs_of, sampling_request
+from training.generation.sources.base import CompletionReply, before_stop
 from training.pipeline.config import HubConfig, Recipe, SourceConfig, SplitConfig
 from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.records import Problem, read_problems, read_programs
