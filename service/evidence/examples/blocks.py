@@ -15,6 +15,7 @@ from service.evidence.examples.types import Example
 MAX_LINE = 4_000
 MAX_LINES = 10_000  # that are looked at
 MAX_INPUT = 20_000  # characters between the two labels
+MAX_INSIDE = 20  # sentences of a line
 MAX_BETWEEN = 4  # lines between an assignment and its `return`
 
 _FOREIGN_INPUT = "entrée|entree|eingabe|entrada|ingresso|ввод|входные данные|вход|输入|輸入|入力|입력"
@@ -41,8 +42,13 @@ _HEADING = re.compile(
 _LEAD = re.compile(
     r"[ \t]{0,80}(?:[rR]?(?:\"{3}|'{3})[ \t]{0,9})?(?:(?:[*•#/>+-]{1,3}|\d{1,3}[.)])(?=[ \t]))?[ \t]{0,9}"
     r"(?P<heading>(?:(?:for )?(?:example|instance)|e\.g\.?|ex)[ \t]{0,3}\d{0,3}[ \t]{0,3}[,:.]?[ \t]{0,9})?"
-    r"(?P<word>(?:for|given|with|when|if|input|on|passing|where)\b(?:[ \t](?:the |an? )?(?:inputs?|arguments?)\b)?"
+    r"(?P<word>(?:for|(?:when |if )?given|with|when|if|input|on|passing|where)\b"
+    r"(?:[ \t](?:the |an? )?(?:inputs?|arguments?)\b)?"
     r"(?:[ \t](?:of|is)\b)?:?)?[ \t]{0,9}",
+    re.IGNORECASE,
+)
+_INSIDE = re.compile(  # where a sentence begins inside a line
+    r"[.:;!?][ \t]{1,3}(?=[A-Za-z])|(?:,[ \t]{1,3}|\(|[—–-][ \t]{1,3})(?=(?:for (?:example|instance)|e\.g)\b)",
     re.IGNORECASE,
 )
 _RELATED = re.compile(
@@ -140,10 +146,11 @@ def sentence_examples(source: Source) -> Iterator[Example]:
         heading = fenced or _HEADING.search(line[:200]) is not None
         in_examples = in_examples or heading
         listing = listing or (previous.rstrip().endswith(":") and _HEADING.search(previous[:200]) is None)
-        docstring = source.in_docstring(start) and not listing
+        quiet = not (in_examples or (source.in_docstring(start) and not listing))
         lead = _LEAD.match(source.text, start, end)
-        example = None
+        examples = []
         if lead is not None and _ours(source, start):
+            example = None
             returned = _RETURNED.match(source.text, start, end)
             if pending is not None and returned is not None and number - pending[0] <= MAX_BETWEEN:
                 example = _returned(source, pending, returned.end())
@@ -153,14 +160,31 @@ def sentence_examples(source: Source) -> Iterator[Example]:
                     arguments, inputs_end = inputs_at(source, lead.end(), end)
                     if not source.text[inputs_end:end].strip(" \t,.;"):
                         pending = (number, start, arguments) if "=" in line else None
-                    example = _sentence(source, lead, arguments, inputs_end, quiet=not (in_examples or docstring))
+                    example = _sentence(source, lead, arguments, inputs_end, quiet=quiet)
                 except NotLiteral:
                     pass
-        if example is not None and source.free(example.start, example.end):
-            yield example
-        elif not heading and not _SHOWS.search(line):
+            read = [example] if example is not None else []
+            read += _later_sentences(source, example.end if example is not None else start, end, quiet=quiet)
+            examples = [one for one in read if source.free(one.start, one.end)]
+        yield from examples
+        if not examples and not heading and not _SHOWS.search(line):
             in_examples = False
         previous = line if source.in_docstring(start) else ""
+
+
+def _later_sentences(source: Source, start: int, end: int, *, quiet: bool) -> Iterator[Example]:
+    """The examples that begin inside a line, with a word that says so: "Sort a list. Given [2, 1], return [1, 2]."."""
+    for inside in itertools.islice(_INSIDE.finditer(source.text, start, end), MAX_INSIDE):
+        lead = _LEAD.match(source.text, inside.end(), end)
+        if lead is None or not (lead["heading"] or lead["word"]):
+            continue
+        try:
+            arguments, inputs_end = inputs_at(source, lead.end(), end)
+            example = _sentence(source, lead, arguments, inputs_end, quiet=quiet)
+        except NotLiteral:
+            continue
+        if example is not None:
+            yield example
 
 
 def _returned(source: Source, pending: tuple[int, int, Arguments], place: int) -> Example | None:

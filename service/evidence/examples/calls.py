@@ -49,7 +49,8 @@ _BULLET = re.compile(
 _ASSIGNED = re.compile(r"(?:(?:var|let|const|auto)[ \t])?([^\W\d][\w.]{0,60})[ \t]{0,9}=[ \t]{0,9}\Z")
 _ASSIGNMENT = re.compile(r"^[ \t]{0,80}(?:>>>[ \t]{0,9})?([^\W\d]\w{0,60})[ \t]{0,9}=(?!=)[ \t]{0,9}", re.MULTILINE)
 _BAD_WORD = re.compile(
-    r"(?:\b(?:not|if|while|return|elif|unless|until|lambda|in|whether|assume|suppose|yield|raise|or|was|were|del|await)"
+    r"(?:\A[ \t]{0,40}while"
+    r"|\b(?:not|if|return|elif|unless|until|lambda|in|whether|assume|suppose|yield|raise|or|was|were|del|await)"
     r"|[-+/%<>&|^~@=\[{]|[\w)\]'\"][ \t]*\*)[ \t]*\Z",
     re.IGNORECASE,
 )

@@ -26,7 +26,7 @@ _QUOTE_MARK = re.compile(r"^([ \t]{0,9})>(?!>)", re.MULTILINE)
 
 # A sentence goes on behind a value only in these ways; after anything else the value may be part of more.
 _END = re.compile(
-    r"[ \t`\"”*)\]]{0,12}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]|[✓✔✅。；，]"
+    r"[ \t`\"”*)\]]{0,12}(?:\Z|\n|'{3}|[.;,:!?](?=[\s`\"”)]|'{3}|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]|[✓✔✅。；，]"
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
 _STEP = re.compile(r"[ \t`]{0,8}(?:-{1,3}>|={1,3}>|[→⇒➞])")  # the value is a step on the way to another
