@@ -41,7 +41,8 @@ _HEADING = re.compile(
 )
 _LEAD = re.compile(
     r"[ \t]{0,80}(?:[rR]?(?:\"{3}|'{3})[ \t]{0,9})?(?:(?:[*•#/>+-]{1,3}|\d{1,3}[.)])(?=[ \t]))?[ \t]{0,9}"
-    r"(?P<heading>(?:(?:for )?(?:example|instance)|e\.g\.?|ex)[ \t]{0,3}\d{0,3}[ \t]{0,3}[,:.]?[ \t]{0,9})?"
+    r"(?P<heading>(?:(?:for )?(?:examples?|instance)|e\.g\.?|ex|(?:test[ \t])?case|test)"
+    r"(?:[ \t]{0,3}#?\d{1,3}(?=[ \t]?[,:.)](?:[ \t]|\Z)))?[ \t]{0,3}(?:[,:.)](?=[ \t]|\Z))?[ \t]{0,9})?"
     r"(?P<word>(?:for|(?:when |if )?given|with|when|if|input|on|passing|where)\b"
     r"(?:[ \t](?:the |an? )?(?:inputs?|arguments?)\b)?"
     r"(?:[ \t](?:of|is)\b)?:?)?[ \t]{0,9}",
@@ -51,6 +52,8 @@ _INSIDE = re.compile(  # where a sentence begins inside a line
     r"[.:;!?][ \t]{1,3}(?=[A-Za-z])|(?:,[ \t]{1,3}|\(|[—–-][ \t]{1,3})(?=(?:for (?:example|instance)|e\.g)\b)",
     re.IGNORECASE,
 )
+_LISTED = re.compile(r"[ \t`]{0,8}(?:[,;](?:[ \t]and)?|and)[ \t]{1,3}")  # between the examples of a list in a line
+_SO_ON = re.compile(r"[ \t`]{0,8}[,;]?[ \t]{0,3}(?:\.\.\.|…|etc\b|and so (?:on|forth)\b)", re.IGNORECASE)
 _RELATED = re.compile(
     rf"[`*\"]{{0,2}}[ \t]{{0,80}}(?:[,:;][ \t]{{0,9}})?(?:then[ \t]|so[ \t])?(?:(?P<arrow>{ARROW})|"
     rf"(?P<said>(?:(?:the|your|our|it|we|you|this|that)\b[ \t]{{0,3}})?"
@@ -163,26 +166,46 @@ def sentence_examples(source: Source) -> Iterator[Example]:
                     example = _sentence(source, lead, arguments, inputs_end, quiet=quiet)
                 except NotLiteral:
                     pass
-            read = [example] if example is not None else []
-            read += _later_sentences(source, example.end if example is not None else start, end, quiet=quiet)
-            examples = [one for one in read if source.free(one.start, one.end)]
+            read = [] if example is None else [example]
+            read += _later_sentences(source, example, start, end, quiet=quiet)
+            examples = [one for one in read if source.free(one.start, one.end) and not _is_mapping(source, read)]
         yield from examples
         if not examples and not heading and not _SHOWS.search(line):
             in_examples = False
         previous = line if source.in_docstring(start) else ""
 
 
-def _later_sentences(source: Source, start: int, end: int, *, quiet: bool) -> Iterator[Example]:
-    """The examples that begin inside a line, with a word that says so: "Sort a list. Given [2, 1], return [1, 2]."."""
-    for inside in itertools.islice(_INSIDE.finditer(source.text, start, end), MAX_INSIDE):
-        lead = _LEAD.match(source.text, inside.end(), end)
-        if lead is None or not (lead["heading"] or lead["word"]):
-            continue
-        try:
-            arguments, inputs_end = inputs_at(source, lead.end(), end)
-            example = _sentence(source, lead, arguments, inputs_end, quiet=quiet)
-        except NotLiteral:
-            continue
+def _is_mapping(source: Source, examples: list[Example]) -> bool:
+    """Whether a line shows the steps or the edges of something, or how elements are mapped: 'a' -> 1, 'b' -> 2, ..."""
+    return _SO_ON.match(source.text, examples[-1].end) is not None or any(
+        first.expected == second.arguments for first, second in itertools.pairwise(examples)
+    )
+
+
+def _later_sentences(source: Source, first: Example | None, start: int, end: int, *, quiet: bool) -> Iterator[Example]:
+    """The examples of a line behind its first: "given 3, return 9", and a list's: `7 -> True, 8 -> False`.
+
+    Args:
+        source: of the prompt.
+        first: the example that the line begins with, if it does.
+        start: of the line.
+        end: of the line.
+        quiet: nothing around the line says that it has examples.
+    """
+    example = first
+    for _ in range(MAX_INSIDE):
+        listed = None if example is None else _LISTED.match(source.text, example.end, end)
+        begin = listed or _INSIDE.search(source.text, start if example is None else example.end, end)
+        lead = None if begin is None else _LEAD.match(source.text, begin.end(), end)
+        if begin is None or lead is None:
+            return
+        example, start = None, begin.end()
+        if listed or lead["heading"] or lead["word"]:
+            try:
+                arguments, inputs_end = inputs_at(source, lead.end(), end)
+                example = _sentence(source, lead, arguments, inputs_end, quiet=quiet)
+            except NotLiteral:
+                continue
         if example is not None:
             yield example
 

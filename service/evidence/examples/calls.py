@@ -15,6 +15,7 @@ ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
     r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
     r"(?:returns?|gives?|yields?|be|is|equals?(?: to)?|evaluates? to|outputs?|produces?|results? in|becomes?|returning"
+    r"|ergibt|liefert|renvoie|retourne|donne|devuelve|retorna|返回|возвращает"
     r"|(?:you|we|I)(?:'ll|'d|[ \t]will|[ \t]would|[ \t]should)?[ \t](?:get|expect|want))"
     r"(?:[ \t](?:equal(?: to)?|exactly|back))?"
     r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
@@ -56,6 +57,7 @@ _BAD_WORD = re.compile(
 )
 _FOLLOWING = re.compile(r"[ \t]{0,40}(?:#[^\n]{0,2000})?(?=\n|\Z)")
 _WRAPPER = re.compile(r"(?<![\w.])(?:print|pprint(?:\.pprint)?|console\.log|println!?|puts)[ \t]?\([ \t]{0,9}\Z")
+_PRINTS = re.compile(r"[ \t`]{1,9}(?:(?:should|must|will|would)[ \t])?(?:prints?|displays?|outputs?|shows?)[ \t]{1,9}")
 _BARE_WORD = re.compile(r"[^\W\d_]+(?: [^\W\d_]+){0,8}")
 _CLOSED = re.compile(r"[ \t]{0,9}\)")
 
@@ -140,6 +142,10 @@ def _shown(source: Source, call: ShownCall, *, prompt: bool) -> Example:
         if closing is None:
             raise NotLiteral
         end = closing.end()
+        said = _PRINTS.match(text, end)
+        if said is not None and not source.denied(call.start):
+            expected, end = source.stated(said.end())
+            return call.example(end, _printed(source, expected, printed=True), "returns")
     elif (assigned is None and lead and (_BAD_WORD.search(lead[-60:]) or lead[-1:] in "\\")) or _inside_call(lead):
         raise NotLiteral
     if source.denied(call.start):

@@ -19,13 +19,15 @@ MAX_LABEL = 80
 _LABEL = re.compile(
     r"[ \t]{0,40}(?:[-=]{2,20}|#{1,6}|[*_>-]{1,3}|\d{1,3}[.)])?[ \t]{0,9}[*_`]{0,3}"
     r"(?P<lead>(?:sample|examples?|test|expected)(?:[ \t]case)?[ \t]{1,3}(?:\d{1,3}[ \t]{0,3}[:.-]?[ \t]{0,3})?"
+    r"|(?:for (?:example|instance)[,:]? )?(?:(?:if|when|for|given|then) )?the (?=[^\n]{0,40}:)"
     r"|exemple (?:d['’]|de )|beispiel[- ]?|ejemplo de |exemplo de |esempio di |пример(?:ы)? |[样示范]例)?"
     r"(?:"
     r"(?P<input>std(?:ard )?in(?:put)?|inputcopy|input|入力例|入力|entrada|entrée|eingabe|ввода?|входные данные"
     r"|входных данных|输入|輸入|입력)"
     r"|(?P<output>std(?:ard )?out(?:put)?|outputcopy|output|出力例|出力|saida|saída|salida|sortie|ausgabe|вывода?"
     r"|выходные данные|выходных данных|输出|輸出|출력))"
-    r"(?P<tail>[ \t]{1,3}(?:sample|example|copy|data|format|specification|description)|[ \t]?(?:[样示范]例|格式))?"
+    r"(?P<tail>[ \t]{1,3}(?:sample|example|copy|data|format|specification|description|is|(?:should|will|would|must) be)"
+    r"|[ \t]?(?:[样示范]例|格式))?"
     r"(?:[ \t]{0,3}[#(]?\d{1,3}\)?)?[*_`]{0,3}[ \t]{0,3}"
     r"(?P<colon>[:：])?[*_`]{0,3}[ \t]{0,9}(?:[-=]{2,20}|#{1,6})?[ \t]{0,9}",
     re.IGNORECASE,

@@ -29,8 +29,9 @@ _END = re.compile(
     r"[ \t`\"”*)\]]{0,12}(?:\Z|\n|'{3}|[.;,:!?](?=[\s`\"”)]|'{3}|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]|[✓✔✅。；，]"
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
-_STEP = re.compile(r"[ \t`]{0,8}(?:-{1,3}>|={1,3}>|[→⇒➞])")  # the value is a step on the way to another
+_STEP = re.compile(r"[ \t`]{0,8}(?:-{1,3}>|={1,3}>|[→⇒➞]|,?[ \t]then\b)")  # the value is a step on the way to another
 _MORE = re.compile(r"[ \t`]{0,8}(?:,|and|or)[ \t]{1,8}[`]?(?:[-+]?\d|['\"\[({“‘]|True\b|False\b|None\b)")
+_BETWEEN = re.compile(r"[ \t`]{0,8}(?:(?:,|and|or)[ \t]{1,8})?")
 _TAKEN_BACK = re.compile(
     r"[^\n]{0,80}\b(?:but|which is|instead|however|though|rather)\b[^\n]{0,80}"
     r"\b(?:should|expected|wrong|incorrect|not|bug|actual|correct)\b",
@@ -136,9 +137,17 @@ class Source:
         return (
             _END.match(self.text, place) is not None
             and _STEP.match(self.text, place) is None
-            and _MORE.match(self.text, place) is None
+            and (_MORE.match(self.text, place) is None or self._next_begins(place))
             and _TAKEN_BACK.match(self.text, place) is None
         )
+
+    def _next_begins(self, place: int) -> bool:
+        """Whether `, 8 -> False` goes on with the next example of a list, not with more of this value."""
+        try:
+            _, end = self.value(_BETWEEN.match(self.text, place).end())  # type: ignore[union-attr]  # may be empty
+        except NotLiteral:
+            return False
+        return _STEP.match(self.text, end) is not None
 
     def in_docstring(self, place: int) -> bool:
         """Whether a place is inside the docstring of an unfinished function, where a backslash may be doubled."""

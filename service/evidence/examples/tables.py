@@ -19,6 +19,8 @@ _INPUT = re.compile(r"(?:sample |example )?(?:inputs?|arguments?|args|call|funct
 _IGNORED = re.compile(
     r"(?:#|no\.?|case|test|test case|example|id|explanation|reason|notes?|comments?|why|description|name)?\Z"
 )
+_STDIN_HEADER = re.compile(r"(?:sample |example )?(?:std)?in(?:put)?(?: \d{1,3})?")
+_STDOUT_HEADER = re.compile(r"(?:sample |example |expected )?(?:std)?out(?:put)?(?: \d{1,3})?")
 _CLOSING = re.compile(r"[\s`*]{0,80}\Z")
 
 Cell = tuple[int, int]
@@ -55,14 +57,10 @@ def table_samples(source: Source) -> Iterator[Example]:
         if not _is_rule(source, number):
             continue
         header = [source.text[slice(*cell)].strip(" \t`*").lower() for cell in _cells(source, number - 1)]
-        inputs = [
-            place for place, name in enumerate(header) if re.fullmatch(r"(?:sample |example )?(?:std)?in(?:put)?", name)
-        ]
-        outputs = [
-            place
-            for place, name in enumerate(header)
-            if re.fullmatch(r"(?:sample |expected )?(?:std)?out(?:put)?", name)
-        ]
+        inputs, outputs = (
+            [place for place, name in enumerate(header) if label.fullmatch(name)]
+            for label in (_STDIN_HEADER, _STDOUT_HEADER)
+        )
         if len(inputs) != 1 or len(outputs) != 1:
             continue
         while "|" in source.text[slice(*source.line(number + 1))]:
