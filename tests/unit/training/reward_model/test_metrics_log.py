@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from training.reward_model.metrics_log import MetricsLog
 def test_a_resumed_fit_goes_on_from_the_rows_of_its_step(tmp_path: Path) -> None:
     run = Run(tmp_path, quiet=True)
     for first, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        time.sleep(first and 1.1)  # files of one second and process are read in the order of their names
         with MetricsLog(run, "fit", first, ("tensorboard",)) as metrics:
             for step in steps:
                 metrics.add({"step": step, "loss": first + 1 / step})
