@@ -29,7 +29,7 @@ up: .make/run  ## start everything on port 8000, and nothing else
 test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test but the extended ones
 	$(PYTEST) -m 'not extended' $(ARGS)
 
-extended: .make/extended .make/browser .make/toolchains  ## clusters, containers, virtual machines, crowds of thousands: half a minute or more each
+extended: .make/extended .make/browser .make/toolchains  ## clusters, rolling deployments, containers, virtual machines, crowds: ten seconds or more each
 	@.ci/need $(TO_EXTEND) || echo 'tests whose tools are missing are skipped' >&2
 	$(PYTEST) -m extended $(ARGS)
 

@@ -142,6 +142,7 @@ def test_a_killed_worker_is_nobody_s_zero(frail: Stack, asked: Any, meets: Any) 
     compare()
 
 
+@pytest.mark.extended
 def test_a_call_that_finds_nobody_waits_for_somebody(frail: Stack, asked: Any, meets: Any) -> None:
     frail.of_kind("execute")[0].stop()
     frail.of_kind("score")[0].stop()

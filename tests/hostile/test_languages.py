@@ -216,7 +216,9 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("language", BOMBS)
+@pytest.mark.parametrize(
+    "language", [pytest.param(one, marks=pytest.mark.extended if one == "rust" else ()) for one in BOMBS]
+)
 def test_a_compiler_that_is_bombed_is_stopped_and_the_next_one_works(sandbox: Sandbox, language: str) -> None:
     report = run(sandbox, language, BOMBS[language])
     assert report.verdict == "compile_error", report

@@ -103,6 +103,7 @@ def score(stack: Stack, versions: Versions, *numbers: int) -> str:
         return versions.check(response.json(), list(numbers))
 
 
+@pytest.mark.extended
 async def test_a_thousand_requests_over_five_swaps_have_one_revision_each_and_its_scores(
     whole: Stack, versions: Versions
 ) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from service.queue.keys import EXECUTE_QUEUE, Keys, queue_of_model
 from support.asks import Ask, Asks, crowd, insist
 from support.stack import Stack, wait_for
@@ -115,6 +117,7 @@ async def test_a_broker_that_comes_back_empty_is_a_typed_loss_and_no_hang(make_s
         await insist(client, sent, 15.0)
 
 
+@pytest.mark.extended
 async def test_connections_survive_a_silence_of_four_seconds(make_stack: MakeStack, asks: Asks) -> None:
     stack = make_stack()
     sent = some(asks)

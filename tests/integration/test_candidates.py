@@ -103,6 +103,7 @@ def test_a_folder_of_logs_that_is_not_there_is_a_mistake() -> None:
         read_logged_groups("nowhere", [], 13)
 
 
+@pytest.mark.extended
 def test_a_full_log_is_no_reason_to_refuse_an_answer(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
     stack = make_stack(candidates_dir=str(tmp_path), max_candidates_bytes="1", api_key=KEY)
     with httpx.Client(base_url=stack.url, timeout=60.0) as http:

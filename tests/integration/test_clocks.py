@@ -103,6 +103,7 @@ def test_shards_whose_clocks_are_off_work_together(tmp_path: Path) -> None:
             assert queue["oldest_ms"] < 30_000
 
 
+@pytest.mark.extended
 def test_processes_whose_clocks_are_off_work_together(broker: Broker) -> None:
     """No job is late for anyone: neither to the worker that takes it nor to an API that sweeps."""
     with apis(broker, OFF_S, -OFF_S, executors=(OFF_S, -OFF_S)) as urls, ThreadPoolExecutor(8) as pool:

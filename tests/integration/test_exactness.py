@@ -68,6 +68,7 @@ class Alone:
         return float(self.model(input_ids=ids).logits.item())
 
 
+@pytest.mark.extended
 async def test_single_completions_of_five_families_score_as_they_do_alone(
     models: Stack, folders: dict[str, Path]
 ) -> None:

@@ -79,6 +79,7 @@ ANNOUNCEMENTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.extended
 def test_a_worker_of_another_version_is_as_good_as_none(make_stack: MakeStack) -> None:
     stack = make_stack()
     with unharmed(stack), stack.broker.client() as client:
@@ -221,6 +222,7 @@ class ResettingProxy:
         self.reset_all()
 
 
+@pytest.mark.extended
 def test_connections_reset_by_a_proxy_end_no_process(make_stack: MakeStack) -> None:
     stack = make_stack()
     proxy = ResettingProxy(str(stack.broker.socket))
@@ -252,6 +254,7 @@ def _works(stack: Stack) -> bool:
         return answer.status_code == 200 and answer.json()["results"][0]["programs"][0]["verdict"] == "passed"
 
 
+@pytest.mark.extended
 def test_proof_outlives_an_outage_while_workers_are_busy(make_stack: MakeStack) -> None:
     stack = make_stack()
     slow = {

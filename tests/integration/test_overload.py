@@ -125,6 +125,7 @@ async def test_two_thousand_at_once_are_answered_or_told_when_to_come_back(make_
     assert [ask.outcomes for ask in after_all] == [["right"]] * 3
 
 
+@pytest.mark.extended
 async def test_retry_after_is_what_the_queue_needs_at_its_rate(make_stack: MakeStack, asks: Asks) -> None:
     """A request as large as the whole queue is told to wait about as long as so much takes to drain."""
     stack = make_stack(scorers=1, executors=1, max_queued_execute="24", max_queued_score="1000")

@@ -100,6 +100,7 @@ def assert_no_loop_broke(stack: Stack) -> None:
         assert not broken, broken
 
 
+@pytest.mark.extended
 async def test_workers_first(old_stack: Stack, asks: Asks) -> None:
     async with old_stack.async_client() as old_api:
         sent = await under_load(old_api, asks, lambda: replace_workers(old_stack))
@@ -119,6 +120,7 @@ async def test_the_api_first(old_stack: Stack, asks: Asks) -> None:
     assert_no_loop_broke(old_stack)
 
 
+@pytest.mark.extended
 async def test_an_old_api_drains_beside_a_new_one(old_stack: Stack, asks: Asks) -> None:
     old_api = old_stack.api
     assert old_api is not None
@@ -139,6 +141,7 @@ async def test_an_old_api_drains_beside_a_new_one(old_stack: Stack, asks: Asks) 
     assert_no_loop_broke(old_stack)
 
 
+@pytest.mark.extended
 async def test_both_versions_beside_each_other(old_stack: Stack, asks: Asks) -> None:
     """Two APIs and two workers of each kind, one of each version; every request goes to one API, then to the other."""
     async with old_stack.async_client() as old_api:
@@ -153,6 +156,7 @@ async def test_both_versions_beside_each_other(old_stack: Stack, asks: Asks) -> 
     assert_no_loop_broke(old_stack)
 
 
+@pytest.mark.extended
 async def test_prompts_without_tests_are_ranked_while_old_executors_remain(old_stack: Stack) -> None:
     """An old executor cannot observe programs and may take any job: evidence is passed over, and the answer says so."""
     prompt = 'def double(x):\n    """\n    >>> double(2)\n    4\n    >>> double(3)\n    6\n    """\n'

@@ -344,6 +344,7 @@ def test_what_a_dying_shard_had_in_hand_holds_up_no_other(sharded: ShardedStack)
         assert statuses(waiting.result(60).raise_for_status().json(), "programs") == ["ok"]
 
 
+@pytest.mark.extended
 def test_plaudit_up_starts_shards_and_deals_them_to_its_workers(tiny_model: Path, tmp_path: Path) -> None:
     """One scorer serves both shards, and each of two executors one; the data are there again after a restart."""
     state = tmp_path / "state"

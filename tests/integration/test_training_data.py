@@ -397,6 +397,7 @@ def written_answer(body: dict[str, Any]) -> list[str]:
     return [reply[:-9] if noun == "tiger" else reply]
 
 
+@pytest.mark.extended
 @needs_walls
 def test_seeds_become_tested_questions_and_a_kill_changes_nothing(tmp_path: Path) -> None:
     seeds = [

@@ -173,7 +173,9 @@ LAUNCHES = {
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("kind", LAUNCHES)
+@pytest.mark.parametrize(
+    "kind", ["data parallel", pytest.param("sharded, by the recipe's own file", marks=pytest.mark.extended)]
+)
 def test_two_processes_make_the_checkpoint_that_one_makes(kind: str, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     recipe, alone = write_run(tmp_path / "alone", base)
