@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import io
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +44,7 @@ from service.settings import Settings
 MAX_ERROR = 0.15
 SETTINGS = Settings(isolation_accept="userns", scorers=0)
 EXECUTORS = 2
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -79,23 +81,28 @@ class Comparison:
 
 
 def compare(costs: Costs, redis_url: str, bursts: tuple[Burst, ...] = BURSTS) -> list[Comparison]:
-    """Each burst by a real service, and by the simulator."""
-    found = []
+    """Each burst by a real service, the median of `ROUNDS` in turns, and by the simulator."""
+    rounds: dict[Burst, list[tuple[float, float, float]]] = {burst: [] for burst in bursts}
     with open_service(SETTINGS, tell, EXECUTORS) as service:
-        for burst in bursts:
-            service.execute(burst.kind, 2, 4, burst.tests)
-            time.sleep(1.0)
-            tell(f"{burst}")
-            own_before_s, others = tree_cpu_s([os.getpid()]), others_busy()
-            measured_s = max(service.burst(burst.kind, burst.requests, burst.group, burst.tests))
-            own_s = tree_cpu_s([os.getpid()]) - own_before_s
-            cores = max(0.1, len(os.sched_getaffinity(0)) - others())
-            deployment = Deployment(EXECUTORS, cores=cores, clients=1)
-            simulated = Simulation(deployment, burst.workload, costs, redis_url).run(
-                [Arrival("trainer", burst.workload.rollouts)]
-            )
-            load = ", ".join(f"{value:.1f}" for value in os.getloadavg()[:1])
-            found.append(Comparison(burst, cores, measured_s, own_s, simulated, load))
+        for number in range(ROUNDS):
+            for burst in bursts:
+                service.execute(burst.kind, 2, 4, burst.tests)
+                time.sleep(1.0)
+                tell(f"{burst}, round {number + 1} of {ROUNDS}")
+                own_before_s, others = tree_cpu_s([os.getpid()]), others_busy()
+                measured_s = max(service.burst(burst.kind, burst.requests, burst.group, burst.tests))
+                own_s = tree_cpu_s([os.getpid()]) - own_before_s
+                cores = max(0.1, len(os.sched_getaffinity(0)) - others())
+                rounds[burst].append((measured_s, own_s, cores))
+    found = []
+    for burst in bursts:
+        measured_s, own_s, cores = (statistics.median(values) for values in zip(*rounds[burst], strict=True))
+        deployment = Deployment(EXECUTORS, cores=cores, clients=1)
+        simulated = Simulation(deployment, burst.workload, costs, redis_url).run(
+            [Arrival("trainer", burst.workload.rollouts)]
+        )
+        load = f"{os.getloadavg()[0]:.1f}"
+        found.append(Comparison(burst, cores, measured_s, own_s, simulated, load))
     return found
 
 

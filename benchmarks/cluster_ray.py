@@ -180,7 +180,9 @@ def measure(cluster: Any, asks: Asks, num_callers: int, settings: Settings) -> t
             ("node with API and controller", "api", "api"),
         ):
             killer.kill(what, kind, role)
-            print(f"{callers.clock():7.1f} s  {what}, {len(callers.requests)} calls so far", flush=True)
+            print(
+                f"{callers.clock():7.1f} s  {what}, {len(callers.requests)} calls so far", file=sys.stderr, flush=True
+            )
     finally:
         callers.over.set()
         calling.join()
