@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from typing import Any
-
-from starlette.types import Scope
+from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import UsageError
 from service.settings import Settings
+
+if TYPE_CHECKING:  # workers have no starlette, and take `bind` from here
+    from starlette.types import Scope
 
 MAX_SOCKET_PATH = 107  # bytes of sun_path, less its terminator
 
