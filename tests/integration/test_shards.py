@@ -395,7 +395,7 @@ def test_processes_start_while_one_shard_is_away_but_not_without_any(sharded: Sh
         if sharded.brokers[1].process is None:
             sharded.brokers[1].start()
     nowhere = ["redis://127.0.0.1:1/0", "redis://127.0.0.1:1/1"]
-    done = plaudit("serve", "--redis-url", *nowhere, "--redis-wait-s", "0.2")
+    done = plaudit("serve", "--port", "0", "--redis-url", *nowhere, "--redis-wait-s", "0.2")
     assert done.returncode == 3, done.stderr
     assert all(url in done.stderr for url in nowhere)
 
