@@ -7,7 +7,8 @@ PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c cons
 # What is being downloaded and how large it is, a line each; all of it where pip fails.
 SHOWN := 2>&1 | tee .make/pip.log | sed -un 's/^ *Downloading \(.*\)/  downloading \1/p; s/^ *Using cached \(.*\)/  from the cache: \1/p; s/^\(Installing collected packages\).*/  \1 .../p'; \
 	[ "$${PIPESTATUS[0]}" -eq 0 ] || { tail -20 .make/pip.log >&2; exit 1; }
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile  # on two cores: tests wait for processes more than they compute
+# Three at a time fill what two leave of two cores while they wait.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 TO_EXTEND := qemu-system-x86 mmdebstrap squashfs-tools busybox-static cpio runc slurmctld slurmd slurm-client munge

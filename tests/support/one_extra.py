@@ -54,11 +54,9 @@ class Installed:
 
 
 finders: list[object] = [Installed(sys.argv[1]) if finder is PathFinder else finder for finder in sys.meta_path]
-loaded = set(sys.modules)
 sys.meta_path[:] = finders  # type: ignore[assignment]  # a finder needs `find_spec` alone
-for module in loaded - {"__main__"}:
-    if module.partition(".")[0] == "packaging":
-        del sys.modules[module]
+for module in [name for name in sys.modules if name.partition(".")[0] == "packaging"]:
+    del sys.modules[module]
 
 from service.cli import main  # noqa: E402  (what is there is decided first)
 

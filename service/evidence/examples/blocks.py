@@ -168,7 +168,8 @@ def sentence_examples(source: Source) -> Iterator[Example]:
                     pass
             read = [] if example is None else [example]
             read += _later_sentences(source, example, start, end, quiet=quiet)
-            examples = [one for one in read if source.free(one.start, one.end) and not _is_mapping(source, read)]
+            if read and not _is_mapping(source, read):
+                examples = [one for one in read if source.free(one.start, one.end)]
         yield from examples
         if not examples and not heading and not _SHOWS.search(line):
             in_examples = False

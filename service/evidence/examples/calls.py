@@ -142,14 +142,14 @@ def _shown(source: Source, call: ShownCall, *, prompt: bool) -> Example:
         if closing is None:
             raise NotLiteral
         end = closing.end()
-        said = _PRINTS.match(text, end)
-        if said is not None and not source.denied(call.start):
-            expected, end = source.stated(said.end())
-            return call.example(end, _printed(source, expected, printed=True), "returns")
     elif (assigned is None and lead and (_BAD_WORD.search(lead[-60:]) or lead[-1:] in "\\")) or _inside_call(lead):
         raise NotLiteral
     if source.denied(call.start):
         raise NotLiteral
+    prints = _PRINTS.match(text, end) if printed else None
+    if prints is not None:
+        expected, end = source.stated(prints.end())
+        return call.example(end, _printed(source, expected, printed=True), "returns")
     alone = printed or assigned is not None or not lead.strip()
     relation = (
         None if text[end : end + 1] in ("[", ".") and text[end + 1 : end + 2].isalnum() else _RELATION.match(text, end)

@@ -30,8 +30,7 @@ _END = re.compile(
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
 _STEP = re.compile(r"[ \t`]{0,8}(?:-{1,3}>|={1,3}>|[→⇒➞]|,?[ \t]then\b)")  # the value is a step on the way to another
-_MORE = re.compile(r"[ \t`]{0,8}(?:,|and|or)[ \t]{1,8}[`]?(?:[-+]?\d|['\"\[({“‘]|True\b|False\b|None\b)")
-_BETWEEN = re.compile(r"[ \t`]{0,8}(?:(?:,|and|or)[ \t]{1,8})?")
+_MORE = re.compile(r"[ \t`]{0,8}(?:,|and|or)[ \t]{1,8}(?=`?(?:[-+]?\d|['\"\[({“‘]|True\b|False\b|None\b))")
 _TAKEN_BACK = re.compile(
     r"[^\n]{0,80}\b(?:but|which is|instead|however|though|rather)\b[^\n]{0,80}"
     r"\b(?:should|expected|wrong|incorrect|not|bug|actual|correct)\b",
@@ -134,17 +133,18 @@ class Source:
 
     def ends(self, place: int) -> bool:
         """Whether a value that ends here is all of the value."""
+        more = _MORE.match(self.text, place)
         return (
             _END.match(self.text, place) is not None
             and _STEP.match(self.text, place) is None
-            and (_MORE.match(self.text, place) is None or self._next_begins(place))
+            and (more is None or self._begins_example(more.end()))
             and _TAKEN_BACK.match(self.text, place) is None
         )
 
-    def _next_begins(self, place: int) -> bool:
-        """Whether `, 8 -> False` goes on with the next example of a list, not with more of this value."""
+    def _begins_example(self, place: int) -> bool:
+        """Whether the value here is an input, as 8 is in `7 -> True, 8 -> False`, and not more of the value before."""
         try:
-            _, end = self.value(_BETWEEN.match(self.text, place).end())  # type: ignore[union-attr]  # may be empty
+            _, end = self.value(place)
         except NotLiteral:
             return False
         return _STEP.match(self.text, end) is not None
