@@ -201,6 +201,9 @@ class FitConfig:
     surface: float = _doc(
         "weight of a linear head on numbers of the text's surface, beside the model's own score; 0: none", 0.0
     )
+    surface_answers: float = _doc(
+        "what other models' programs, in any language, count for that head, beside independent samples at 1", 0.3
+    )
     head_steps: int = _doc("optimiser steps (head loop)", 400, least=1)
     head_lr: float = _doc("first learning rate (head loop)", 3e-3)
     template: str = _doc("{prompt} and {completion} in text (base); empty: the base's chat template, or BOS … EOS", "")

@@ -68,7 +68,7 @@ def finish_checkpoint(
     if recipe.fit.surface:
         from training.reward_model.surface_fit import add_surface
 
-        model, scores = add_surface(model, folder, problems, programs, recipe.pair, recipe.fit.surface), None
+        model, scores = add_surface(model, folder, problems, programs, recipe.pair, recipe.fit), None
     samples, platt_ab = calibration_samples(problems, programs), dict[str, float]()
     if samples:
         platt_ab = calibrate(

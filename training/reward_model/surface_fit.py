@@ -1,7 +1,8 @@
 """`fit.surface`: a linear head on the numbers of a completion's surface, beside the model's own.
 
-- It is fitted on pairs of independent samples of the training problems. Mutants, references and repaired programs are
-  left out: they differ in what they compute, and their surface says nothing (measured: docs/log.md).
+- It is fitted on pairs of the training problems: of independent samples, and with the weight `fit.surface_answers` of
+  other models' programs, in any language, as assistants' answers. Mutants and references are left out: they differ in
+  what they compute, and their surface says nothing (measured: docs/log.md).
 - Length and the last newline are left out, too. They tell how a sampler was stopped, and are easily gamed.
 - The loss is Bradley-Terry's over the differences of the numbers, each problem with the same weight, with a quadratic
   penalty. It is convex and takes seconds.
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,12 +23,22 @@ from service.scoring.reward_model import RewardModel
 from service.scoring.spec import SPEC_FILE
 from service.scoring.surface import CLAMP, NUMBERS, SurfaceHead, SurfaceWeight
 from training.data.preferences import qualifies
-from training.pipeline.config import PairConfig
+from training.pipeline.config import FitConfig, PairConfig
 from training.pipeline.records import Problem, ProgramRecord
+from training.reward_model.template import presented
 
 LEFT_OUT = ("characters", "ends_with_newline", "comments")
 PENALTY = 0.02  # times the squared weights, beside a mean loss of about 0.6
 ROUNDS = 60
+
+
+class SurfacePairs(NamedTuple):
+    """Programs of one problem in one form: their numbers (N, S), NaN where a text has no such number; pairs (P, 2) of
+    places, the better program first; and what the problem counts."""
+
+    numbers: torch.Tensor
+    pairs: torch.Tensor
+    weight: float = 1.0
 
 
 def add_surface(
@@ -35,7 +47,7 @@ def add_surface(
     problems: Mapping[str, Problem],
     programs: Iterable[ProgramRecord],
     rule: PairConfig,
-    share: float,
+    settings: FitConfig,
 ) -> RewardModel:
     """Write the surface's weights into the checkpoint's spec.
 
@@ -45,60 +57,84 @@ def add_surface(
         problems: by task id.
         programs: with their verdicts.
         rule: which of them make a pair.
-        share: weight of the surface beside the model's own score.
+        settings: `surface`, the weight beside the model's own score, and `surface_answers`.
 
     Returns:
         the checkpoint, loaded again.
 
     Raises:
-        UsageError: no training problem has a pair of independent samples.
+        UsageError: no training problem has a pair of samples.
     """
-    by_task: dict[str, list[ProgramRecord]] = defaultdict(list)
-    for program in programs:
-        is_sample = program.iid_copies > 0 and program.pass_rate is not None
-        if is_sample and problems[program.task_id].fold == "train":
-            by_task[program.task_id].append(program)
     head = SurfaceHead(model.encoder.tokenizer, model.spec.template, ())
-    groups: list[tuple[torch.Tensor, torch.Tensor]] = []  # numbers (N, S), pairs (P, 2)
-    for task_id in sorted(by_task):
-        numbers, rates = [], []
-        completions = [program.completion for program in by_task[task_id]]
-        group = model.encode_group(problems[task_id].prompt, completions, "truncate_left")
-        for program, encoded in zip(by_task[task_id], group, strict=True):
-            if not isinstance(encoded, TooLong):
-                numbers.append(head.numbers(encoded.ids))
-                rates.append(program.pass_rate or 0.0)
-        places = range(len(rates))
-        pairs = [(i, j) for i in places for j in places if qualifies(rates[i], rates[j], rule)]
-        if pairs:
-            groups.append((torch.tensor(numbers, dtype=torch.float64), torch.tensor(pairs)))
+    groups = [
+        found
+        for form, weight, group in _shown(problems, programs, settings)
+        if (found := _pairs_of(group, problems[group[0].task_id], form, weight, model, head, rule))
+    ]
     if not groups:
-        raise UsageError("fit.surface: no training problem has a pair of independent samples; set it to 0")
-    weights = fitted(groups, share)
+        raise UsageError("fit.surface: no training problem has a pair of samples; set it to 0")
+    weights = fitted(groups, settings.surface)
     dataclasses.replace(model.spec, surface=weights).write(folder / SPEC_FILE)
     model.close()
     return RewardModel.load(folder, threads=torch.get_num_threads())
 
 
-def fitted(groups: list[tuple[torch.Tensor, torch.Tensor]], share: float) -> tuple[SurfaceWeight, ...]:
+def _shown(
+    problems: Mapping[str, Problem], programs: Iterable[ProgramRecord], settings: FitConfig
+) -> Iterator[tuple[str, float, list[ProgramRecord]]]:
+    """Form, weight and programs of every training problem: its independent samples, and its others as answers."""
+    by_task: dict[tuple[str, bool], list[ProgramRecord]] = defaultdict(list)
+    for program in programs:
+        if program.origin == "sample" and program.pass_rate is not None and problems[program.task_id].fold == "train":
+            by_task[program.task_id, program.iid_copies > 0].append(program)
+    for (_, independent), group in sorted(by_task.items()):
+        if independent:
+            yield "body", 1.0, group
+        elif settings.surface_answers:
+            yield "chat", settings.surface_answers, group
+
+
+def _pairs_of(
+    group: Sequence[ProgramRecord],
+    problem: Problem,
+    form: str,
+    weight: float,
+    model: RewardModel,
+    head: SurfaceHead,
+    rule: PairConfig,
+) -> SurfacePairs | None:
+    """The numbers and pairs of these programs, None without a pair. A program that is too long is left out."""
+    numbers, rates = [], []
+    for program in group:
+        prompt, completion = presented(program, problem.prompt, problem.entry_point, form, problem.language)
+        encoded = model.encode_group(prompt, [completion], "truncate_left")[0]
+        if not isinstance(encoded, TooLong):
+            numbers.append(head.numbers(encoded.ids))
+            rates.append(program.pass_rate or 0.0)
+    places = range(len(rates))
+    pairs = [(i, j) for i in places for j in places if qualifies(rates[i], rates[j], rule)]
+    return SurfacePairs(torch.tensor(numbers, dtype=torch.float64), torch.tensor(pairs), weight) if pairs else None
+
+
+def fitted(groups: Sequence[SurfacePairs], share: float) -> tuple[SurfaceWeight, ...]:
     """The weight of every number that varies, times `share`.
 
     Args:
-        groups: of each problem the numbers (N, S), NaN where a text has no such number, and pairs (P, 2), the places
-            of a better and a worse program.
+        groups: what is learnt from.
         share: what the weights are multiplied with.
     """
-    everything = torch.cat([numbers for numbers, _ in groups])
+    everything = torch.cat([group.numbers for group in groups])
     mean = everything.nanmean(0)
     scale = (everything - mean).square().nanmean(0).sqrt()
     varies = (scale > 1e-6) & torch.tensor([name not in LEFT_OUT for name in NUMBERS])
     scale = torch.where(varies, scale, 1.0)
-    differences = []
-    for numbers, pairs in groups:
+    total = sum(group.weight for group in groups)
+    differences, shares = [], []
+    for numbers, pairs, weight in groups:
         deviations = (((numbers - mean) / scale).clamp(-CLAMP, CLAMP).nan_to_num() * varies)[pairs]  # (P, 2, S)
         differences.append(deviations[:, 0] - deviations[:, 1])
-    stacked = torch.cat(differences)
-    pair_weights = torch.cat([torch.full((len(d),), 1 / (len(d) * len(differences))) for d in differences]).double()
+        shares.append(torch.full((len(pairs),), weight / (len(pairs) * total), dtype=torch.float64))
+    stacked, pair_weights = torch.cat(differences), torch.cat(shares)
     weights = torch.zeros(len(NUMBERS), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=ROUNDS, line_search_fn="strong_wolfe")
 
