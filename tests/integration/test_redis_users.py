@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from sandbox.capabilities import HostCapabilities
 from service.queue.connections import connect
@@ -25,8 +25,8 @@ def broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Broker]:
     monkeypatch.setenv("REDIS_PASSWORD", PASSWORDS["service"])
     monkeypatch.setenv("REDIS_EXECUTOR_PASSWORD", PASSWORDS["executor"])
     monkeypatch.setenv("REDIS_USERS_FILE", str(tmp_path / "users.acl"))
-    one = Broker()
-    one.argv = ("sh", str(START), *one.argv)
+    one = Broker(append_only=True, options=("--appendfsync", "always"))
+    one.argv, one.user = ("sh", str(START), *one.argv), "health any"
     with one:
         yield one
 
@@ -109,8 +109,29 @@ def test_a_script_of_an_executor_may_do_no_more(broker: Broker) -> None:
             client.evalsha(digest, 0)
 
 
-def test_nobody_does_more_than_ping_without_a_name(broker: Broker) -> None:
+def test_what_one_script_wrote_outlives_redis(broker: Broker) -> None:
+    """A script that writes twice is a transaction in the append-only file, which Redis reads as the user `default`."""
+    with client_of(broker, "service") as client:
+        script = "redis.call('SET', KEYS[1], '1') redis.call('XADD', KEYS[2], '*', 'job', '1')"
+        client.eval(script, 2, "plaudit:job:1", "plaudit:stream:execute")
+        broker.kill()
+        broker.start()
+        assert client.get("plaudit:job:1") == b"1"
+        assert client.xlen("plaudit:stream:execute") == 1
+
+
+def test_nobody_does_anything_without_a_name(broker: Broker) -> None:
     with redis.Redis(unix_socket_path=str(broker.socket)) as client:
+        for command in (("PING",), ("GET", "plaudit:x"), ("INFO",), ("ACL", "WHOAMI")):
+            with pytest.raises(AuthenticationError):
+                client.execute_command(*command)
+        for password in ("", "any", "default"):
+            with pytest.raises(AuthenticationError):
+                client.execute_command("AUTH", "default", password)
+
+
+def test_a_probe_does_no_more_than_ping(broker: Broker) -> None:
+    with redis.Redis(unix_socket_path=str(broker.socket), username="health", password="any") as client:
         assert client.ping()
         for command in (("GET", "plaudit:x"), ("INFO",), ("KEYS", "*")):
             with pytest.raises(NoPermissionError):

@@ -46,6 +46,7 @@ class Broker:
             str(self.folder / "log"),
             *options,
         )
+        self.user = ""  # and its password, where nobody may ask without a name
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -54,7 +55,7 @@ class Broker:
             self.argv, env=self.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         until = time.monotonic() + START_S
-        while (why := ping(self.socket)) is not None:
+        while (why := ping(self.socket, self.user)) is not None:
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < until, why
             time.sleep(0.01)
