@@ -12,6 +12,8 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 TO_EXTEND := qemu-system-x86 mmdebstrap squashfs-tools busybox-static cpio runc slurmctld slurmd slurm-client munge
+GPTQMODEL := gptqmodel==7.7.0 optimum==2.3.0 logbar==0.4.15 tokenicer==0.0.14 device-smi==0.5.7 pypcre==0.6.4 \
+	threadpoolctl==3.8.0 defuser==0.0.28
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
 .PHONY: help run up test extended quick check coverage docs format clean screenshots bench reproduce-mini tables toolchains
@@ -112,6 +114,9 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 .make/extended: .make/test
 	@echo 'installing into .venv: plaudit-server[ray], 240 MB more'
 	@$(PIP) -e '.[ray]'
+	@echo 'installing into .venv: gptqmodel, which names a newer torch than constraints.txt and works with this one'
+	@$(BIN)/pip install -q --upgrade 'setuptools>=80' wheel
+	@$(BIN)/pip install -q --no-deps --no-build-isolation $(GPTQMODEL)
 	@mkdir -p .make && touch $@
 
 .make/browser: .make/test

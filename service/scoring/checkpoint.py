@@ -311,7 +311,7 @@ def load(
     unused = sorted(name for name in loading["unexpected_keys"] if not _expected(name, used))
     if unused:
         raise UsageError(f"{folder}: weights that would not be used: {_first(unused)}")
-    if {"cpu", "disk"} & {str(where) for where in getattr(model, "hf_device_map", {}).values()}:
+    if device is None and {"cpu", "disk"} & {str(where) for where in getattr(model, "hf_device_map", {}).values()}:
         raise HostLacks(f"device split: {folder} is larger than all GPUs together")
     broken = [name for name, weight in model.named_parameters() if not _is_finite(weight)]
     if broken:

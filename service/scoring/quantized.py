@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from plaudit.errors import UsageError
+from service.scoring.foreign_errors import one_line
 
 EXTRA = "pip install 'plaudit-server[quantized]'"
 # Of each method the packages that transformers needs, and what installs them.
@@ -21,7 +22,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str]] = {
     "bitsandbytes": (("bitsandbytes", "accelerate"), EXTRA),
     "compressed-tensors": (("compressed_tensors",), EXTRA),
     "fp8": (("accelerate",), EXTRA),
-    "torchao": (("torchao",), "pip install torchao"),
+    "torchao": (("torchao",), EXTRA),
     "gptq": (("gptqmodel", "optimum", "accelerate"), "pip install gptqmodel optimum accelerate"),
     "awq": (("gptqmodel", "accelerate"), "pip install gptqmodel accelerate"),
 }
@@ -67,13 +68,22 @@ def _refused(folder: Path, how: str) -> UsageError:
 
 
 @torch.no_grad()
-def finish(model: Any, dtype: torch.dtype) -> Any:
+def finish(model: Any, name: str, dtype: torch.dtype, folder: Path) -> Any:
     """The loaded model, after what its package leaves for the first forward, which must not be in inference mode.
 
     Without a GPU for it, transformers turns float8 weights into plain ones of the dtype of their scales; they get the
-    model's own here.
+    model's own here. What is quantised by another method keeps its types: GPTQ's layers refuse a cast.
+
+    Raises:
+        UsageError: its layers do not compute in this dtype.
     """
-    if all(type(weight) is torch.nn.Parameter and weight.dtype in PLAIN for weight in model.parameters()):
+    if name == "fp8" and all(weight.dtype in PLAIN for weight in model.parameters()):
         model = model.to(dtype)
-    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    except (RuntimeError, NotImplementedError) as error:
+        raise UsageError(
+            f"{folder}: layers quantised with {name} do not compute here in {dtype}, choose another --dtype: "
+            f"{one_line(error)}"
+        ) from error
     return model

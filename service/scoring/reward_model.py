@@ -170,7 +170,7 @@ class RewardModel:
                 checkpoint.check_vocabulary(folder, encoder.tokenizer, whole.get_input_embeddings().weight.shape[0])
                 checkpoint.check_length(folder, whole, max_length)
                 if quantization is not None:
-                    whole = quantized.finish(whole, DTYPES[dtype])
+                    whole = quantized.finish(whole, quantization, DTYPES[dtype], folder)
                 own_scores = _own_scores(whole, encoder)
                 backbone = whole if head is None else whole.base_model
                 del whole

@@ -101,6 +101,67 @@ def fp8(source: Path, folder: Path) -> None:
     change(folder, "config.json", quantization_config=how)
 
 
+def torchao(name: str, **how: Any) -> Callable[[Path, Path], None]:
+    def make(source: Path, folder: Path) -> None:
+        pytest.importorskip("torchao", exc_type=ImportError)
+        from torchao import quantization
+        from transformers import TorchAoConfig
+
+        config = TorchAoConfig(getattr(quantization, name)(**how))
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, quantization_config=config, dtype=torch.float32
+        )
+        model.save_pretrained(folder)
+
+    return make
+
+
+def packed(method: str) -> Callable[[Path, Path], None]:
+    """As AutoGPTQ and AutoAWQ write them: eight numbers of four bits in an int32, with scales and zeros by group."""
+    group = 32
+
+    def eight(codes: torch.Tensor, order: tuple[int, ...] = tuple(range(8))) -> torch.Tensor:
+        """Numbers (A, B) of 0 to 15 as int32 (A, B / 8)."""
+        numbers = codes.long().unflatten(1, (-1, 8))
+        word = sum(numbers[:, :, place] << (4 * at) for at, place in enumerate(order))
+        return torch.where(word >= 2**31, word - 2**32, word).int().contiguous()  # type: ignore[operator, arg-type]
+
+    def make(source: Path, folder: Path) -> None:
+        pytest.importorskip("gptqmodel", reason="needs gptqmodel: make .make/extended")
+        weights = {}
+        for name, weight in load_file(source / "model.safetensors").items():
+            if "proj.weight" not in name:
+                weights[name] = weight
+                continue
+            groups = weight.unflatten(1, (-1, group))  # (out, groups, members)
+            low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+            scale = (high - low) / 15
+            zero = (-low / scale).round().clamp(1, 15)
+            codes = (groups / scale + zero).round().clamp(0, 15).flatten(1)
+            zeros = zero.squeeze(-1).t()
+            base = name.removesuffix(".weight")
+            weights[f"{base}.scales"] = scale.squeeze(-1).t().half().contiguous()
+            if method == "gptq":
+                weights[f"{base}.qweight"] = eight(codes).t().contiguous()
+                weights[f"{base}.qzeros"] = eight(zeros - 1)
+                weights[f"{base}.g_idx"] = torch.arange(weight.shape[1], dtype=torch.int32) // group
+            else:
+                order = (0, 2, 4, 6, 1, 3, 5, 7)
+                weights[f"{base}.qweight"] = eight(codes.t(), order)
+                weights[f"{base}.qzeros"] = eight(zeros, order)
+        folder.mkdir(exist_ok=True)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text((source / "config.json").read_text())
+        how = {"quant_method": method, "bits": 4, "group_size": group}
+        if method == "gptq":
+            how |= {"desc_act": False, "sym": False, "checkpoint_format": "gptq"}
+        else:
+            how |= {"version": "gemm", "zero_point": True, "modules_to_not_convert": ["score"]}
+        change(folder, "config.json", quantization_config=how)
+
+    return make
+
+
 MAKERS = {
     "bitsandbytes-nf4": bitsandbytes(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
     "bitsandbytes-fp4-double": bitsandbytes(load_in_4bit=True, bnb_4bit_use_double_quant=True),
@@ -111,14 +172,20 @@ MAKERS = {
     "compressed-tensors-FP8": compressed("FP8"),
     "compressed-tensors-FP8_DYNAMIC": compressed("FP8_DYNAMIC"),
     "fp8": fp8,
+    "torchao-int8": torchao("Int8WeightOnlyConfig"),
+    "torchao-int8-dynamic": torchao("Int8DynamicActivationInt8WeightConfig"),
+    "gptq": packed("gptq"),
+    "awq": packed("awq"),
 }
+BY_GPTQMODEL = ("gptq", "awq")  # its first use compiles for a minute or two
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.extended if name in BY_GPTQMODEL else ()) for name in MAKERS]
+)
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
-    source = write_family(
-        tmp_path / "source", "llama", shape=SHAPE | ({"hidden_size": 128} if "A16" in request.param else {})
-    )
+    wide = 128 if "A16" in request.param or request.param in BY_GPTQMODEL else None
+    source = write_family(tmp_path / "source", "llama", shape=SHAPE | ({} if wide is None else {"hidden_size": wide}))
     folder = tmp_path / "quantised"
     MAKERS[request.param](source, folder)
     write_tokenizer(folder)
@@ -163,6 +230,16 @@ def test_the_golden_set_proves_a_quantised_checkpoint(made: tuple[Path, str]) ->
     (folder / "golden.jsonl").write_text(json.dumps(row | {"score": row["score"] + 2}))
     with pytest.raises(HostLacks, match="differ from its golden set"):
         open_engine("default", str(folder), Settings())
+
+
+def test_layers_that_do_not_compute_in_the_dtype_are_refused(tmp_path: Path) -> None:
+    torchao("Float8WeightOnlyConfig")(write_family(tmp_path / "source", "llama", shape=SHAPE), tmp_path / "float8")
+    write_tokenizer(tmp_path / "float8")
+    assert RewardModel.load(tmp_path / "float8").quantization == "torchao"
+    with pytest.raises(
+        UsageError, match=r"layers quantised with torchao do not compute here in torch\.bfloat16, choose"
+    ):
+        RewardModel.load(tmp_path / "float8", dtype="bfloat16")
 
 
 def test_an_adapter_on_quantised_weights_is_refused(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_too_little_memory_is_the_hosts(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gptq", pytest.param("mxfp4", marks=pytest.mark.extended)])
+@pytest.mark.parametrize("kind", ["hqq", pytest.param("mxfp4", marks=pytest.mark.extended)])
 def test_plaudit_up_ends_with_one_line_and_no_restarts(tmp_path: Path, kind: str) -> None:
     change(checkpoint(tmp_path), "config.json", quantization_config=QUANTISED[kind])
     command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--executors", "0"]
