@@ -14,16 +14,16 @@ import dataclasses
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import UsageError
 from training.data.folds import assign_folds
 from training.data.preferences import build_pairs
 from training.evaluation.diagnostics import discrimination
 from training.evaluation.evaluate import samples_by_problem
-from training.evaluation.instruct_pairs import instruct_accuracy, instruct_answers
-from training.evaluation.rankers import estimate
+from training.evaluation.instruct_pairs import by_base, by_language, instruct_answers
+from training.evaluation.rankers import SampledProblem, estimate
 from training.evaluation.report import format_interval
 from training.pipeline.config import Recipe
 from training.pipeline.digests import content_key
@@ -32,6 +32,9 @@ from training.pipeline.metrics import best_of_n, bootstrap, mean
 from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem, ProgramRecord, as_row, read_problems, read_programs
 from training.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from service.scoring.reward_model import RewardModel
 
 Numbers = dict[str, Any]  # of one part and seed: pair_accuracy, auc, best_of_n and instruct, each by problem
 
@@ -60,7 +63,8 @@ def cross_validate(recipe: Recipe, run: Run) -> dict[str, object]:
         for part in range(settings.parts):
             found[seed].append(_part(recipe, run, problems, programs, part, seed))
             progress.at(sum(map(len, found.values())))
-    report = summarize({seed: _joined(parts) for seed, parts in found.items()}, recipe)
+    by_task = {problem.task_id: problem for problem in problems}
+    report = summarize({seed: _joined(parts) for seed, parts in found.items()}, by_task, recipe)
     write_text(run.path("crossval.json"), json.dumps(report, indent=1) + "\n")
     write_text(run.path("crossval.md"), crossval_markdown(report))
     return {"fits": len(settings.seeds) * settings.parts, "pair_accuracy": round(report["pair_accuracy"]["value"], 4)}
@@ -71,7 +75,7 @@ def _part(
 ) -> Numbers:
     """Fit without this part and measure on it, unless that has been done."""
     from service.scoring.reward_model import RewardModel
-    from training.reward_model.finalize import finish_checkpoint, score_programs
+    from training.reward_model.finalize import finish_checkpoint
     from training.reward_model.fit import trainer_of
 
     split = dataclasses.replace(
@@ -101,24 +105,30 @@ def _part(
     finish_checkpoint(own, cut, programs, recipe=changed)
     model = RewardModel.load(own.path("checkpoint/config.json").parent)
     held = [p for p in programs if p.iid_copies and p.pass_rate is not None and cut[p.task_id].fold == "test"]
-    scores = score_programs(model, cut, held)
-    sampled = samples_by_problem(held, dict(zip([p.program_id for p in held], scores, strict=True)))
-    by_problem = discrimination(sampled, recipe.evaluate, recipe.pair, seed)["by_problem"]
-    answers = instruct_answers(cut, programs)
-    spoken = model.score([model.encode(answer.prompt, answer.completion, "truncate_left") for answer in answers])
+    sampled = _scored(model, cut, held)
+    asked, answers = instruct_answers(cut, programs)
     numbers: Numbers = {
         "key": key,
         "summary": trained.summary,
-        "problems": by_problem,
+        "problems": discrimination(sampled, recipe.evaluate, recipe.pair, seed)["by_problem"],
         "best_of_n": {
             problem.task_id: {n: best_of_n(problem.scores, problem.passed, n) for n in recipe.evaluate.num_candidates}
             for problem in sampled
         },
-        "instruct": instruct_accuracy(answers, spoken, recipe.pair),
+        "instruct": discrimination(_scored(model, asked, answers), recipe.evaluate, recipe.pair, seed)["by_problem"],
     }
     write_text(path, json.dumps(numbers) + "\n")
     shutil.rmtree(own.folder)
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _scored(
+    model: RewardModel, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]
+) -> list[SampledProblem]:
+    from training.reward_model.finalize import score_programs
+
+    scores = score_programs(model, problems, programs)
+    return samples_by_problem(programs, dict(zip([p.program_id for p in programs], scores, strict=True)))
 
 
 def _joined(parts: Sequence[Numbers]) -> Numbers:
@@ -129,11 +139,12 @@ def _joined(parts: Sequence[Numbers]) -> Numbers:
     }
 
 
-def summarize(by_seed: dict[int, Numbers], recipe: Recipe) -> dict[str, Any]:
+def summarize(by_seed: dict[int, Numbers], problems: Mapping[str, Problem], recipe: Recipe) -> dict[str, Any]:
     """Means over seeds with intervals over problems, each seed's own mean, and the numbers of every problem.
 
     Args:
         by_seed: the numbers of all problems, by seed.
+        problems: by task id.
         recipe: names the seed and the resamples of the bootstrap.
     """
     report: dict[str, Any] = {"name": recipe.name, "seeds": sorted(by_seed), "by_problem": {}}
@@ -150,25 +161,10 @@ def summarize(by_seed: dict[int, Numbers], recipe: Recipe) -> dict[str, Any]:
         values = _mean_over_seeds([{t: v[count] for t, v in n["best_of_n"].items()} for n in by_seed.values()])
         report["best_of_n"][count] = _estimate(values, recipe)
         report["by_problem"][f"best_of_{count}"] = values
-    report["instruct"] = _instruct(by_seed, report, recipe)
+    instruct = _mean_over_seeds([{t: v["pair_accuracy"] for t, v in n["instruct"].items()} for n in by_seed.values()])
+    report["instruct"] = by_language(instruct, problems, recipe.evaluate, recipe.seed)
+    report["by_problem"]["instruct"] = by_base(instruct, problems)
     return report
-
-
-def _instruct(by_seed: dict[int, Numbers], report: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """By language and in all; translations of one problem count as one, because they are not independent."""
-    spoken = [numbers["instruct"] for numbers in by_seed.values()]
-    values = _mean_over_seeds([{t: v[2] for t, v in answers.items()} for answers in spoken])
-    whose = {task_id: (language, base) for answers in spoken for task_id, (language, base, _) in answers.items()}
-    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for task_id, value in values.items():
-        language, base = whose[task_id]
-        groups["all"][base].append(value)
-        groups[language][base].append(value)
-    report["by_problem"]["instruct"] = {base: mean(numbers) for base, numbers in groups["all"].items()}
-    return {
-        name: _estimate({base: mean(numbers) for base, numbers in members.items()}, recipe)
-        for name, members in groups.items()
-    }
 
 
 def _estimate(values: dict[str, float], recipe: Recipe) -> dict[str, Any]:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
 from training.data.judging import judge_all, judge_of
 from training.data.programs import GREEDY
 from training.data.public_data import data_file
-from training.evaluation.diagnostics import agreement_with_tests, by_language, calibration, discrimination, length_bias
+from training.evaluation import diagnostics
+from training.evaluation.diagnostics import agreement_with_tests, calibration, discrimination, length_bias
 from training.evaluation.evidence import EvidenceRequest, evidence_sandbox
+from training.evaluation.instruct_pairs import by_language, instruct_answers
 from training.evaluation.pair_sets import pair_set_report
 from training.evaluation.rankers import SampledProblem, best_of_n_curves
 from training.evaluation.report import write_report
-from training.evaluation.scorers import recipe_scorer
+from training.evaluation.scorers import ProgramScorer, recipe_scorer
 from training.pipeline import config
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
@@ -90,9 +92,10 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         "discrimination_other_models": discrimination(
             samples_by_problem([p for p in held if not p.iid_copies and not is_greedy(p)], scores), settings, rule, seed
         ),
+        "answers": answers_report(model, problems, held, recipe),
         "best_of_n": best_of_n_curves(sampled, settings, seed),
         "evidence_cpu_s": evidence_cost(sampled),
-        "languages": by_language(sampled, settings.num_candidates),
+        "languages": diagnostics.by_language(sampled, settings.num_candidates),
         "calibration": calibration(sampled, model.probability),
         "length": length_bias(sampled, settings, rule, seed),
         "tests": agreement_with_tests(sampled, model.probability),
@@ -107,6 +110,18 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     write_report(report, run.path("report.md"))
     numbers = report["discrimination"]
     return {name: numbers[name]["value"] for name in ("pair_accuracy", "auc")} | {"problems": len(sampled)}
+
+
+def answers_report(
+    model: ProgramScorer, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord], recipe: Recipe
+) -> dict[str, Any]:
+    """Pair accuracy on the test problems' programs of other models as assistants' answers, by language."""
+    asked, answers = instruct_answers(problems, programs)
+    scores = dict(zip([p.program_id for p in answers], model.score(asked, answers), strict=True))
+    sampled = samples_by_problem(answers, scores)
+    found = discrimination(sampled, recipe.evaluate, recipe.pair, recipe.seed)["by_problem"]
+    accuracies = {name: v["pair_accuracy"] for name, v in found.items() if v["pair_accuracy"] is not None}
+    return by_language(accuracies, problems, recipe.evaluate, recipe.seed)
 
 
 def set_name(recipe: Recipe) -> str:

@@ -7,13 +7,15 @@ Python, and CodeLlama-Instruct's in C++, Java and JavaScript. The words around t
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from training.data.preferences import qualifies
+from training.evaluation.rankers import estimate
 from training.pipeline import config
-from training.pipeline.metrics import pair_accuracy
+from training.pipeline.metrics import mean
 from training.pipeline.records import Problem, ProgramRecord
 from training.reward_model.template import NAMES, presented
 
@@ -34,45 +36,50 @@ AFTER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class InstructAnswer:
-    """A request and an answer to it, as `/score` would get them."""
+def instruct_answers(
+    problems: Mapping[str, Problem], programs: Iterable[ProgramRecord]
+) -> tuple[dict[str, Problem], list[ProgramRecord]]:
+    """The test problems' samples that are not independent, each in an assistant's answer.
 
-    program: ProgramRecord
-    language: str
-    base_id: str
-    prompt: str
-    completion: str
-
-
-def instruct_answers(problems: dict[str, Problem], programs: Iterable[ProgramRecord]) -> list[InstructAnswer]:
-    """The test problems' samples that are not independent, each in an assistant's answer."""
-    answers = []
+    Returns:
+        the problems with the request as their prompt, and the programs with the answer as their completion.
+    """
+    requests, answers = dict[str, Problem](), []
     for program in programs:
         problem = problems[program.task_id]
         if problem.fold != "test" or program.origin != "sample" or program.iid_copies or program.pass_rate is None:
             continue
         _, fenced = presented(program, problem.prompt, problem.entry_point, "fenced", problem.language)
-        words = {"language": NAMES[problem.language], "fence": problem.language}
+        words = {"language": NAMES.get(problem.language, problem.language), "fence": problem.language}
         request = random.Random(problem.task_id).choice(ASKED).format(prompt=problem.prompt.rstrip(), **words)
+        requests[problem.task_id] = dataclasses.replace(problem, prompt=request)
         draw = random.Random(program.program_id)
         text = draw.choice(BEFORE).format(**words) + fenced + draw.choice(AFTER)
-        answers.append(InstructAnswer(program, problem.language, problem.base_id, request, text))
-    return answers
+        answers.append(dataclasses.replace(program, completion=text))
+    return requests, answers
 
 
-def instruct_accuracy(
-    answers: Sequence[InstructAnswer], scores: Sequence[float], rule: config.PairConfig
-) -> dict[str, tuple[str, str, float]]:
-    """Pair accuracy of each problem that has pairs: task id → language, base problem, accuracy."""
-    by_task: dict[str, list[int]] = {}
-    for at, answer in enumerate(answers):
-        by_task.setdefault(answer.program.task_id, []).append(at)
-    accuracies = {}
-    for task_id, places in by_task.items():
-        rates = {at: answers[at].program.pass_rate or 0.0 for at in places}
-        pairs = [(i, j) for i in places for j in places if qualifies(rates[i], rates[j], rule)]
-        if pairs:
-            first = answers[places[0]]
-            accuracies[task_id] = (first.language, first.base_id, pair_accuracy(scores, pairs))
-    return accuracies
+def by_base(values: Mapping[str, float], problems: Mapping[str, Problem]) -> dict[str, float]:
+    """The means of these tasks' values by the problem that they translate: translations depend on each other."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for task_id, value in values.items():
+        groups[problems[task_id].base_id].append(value)
+    return {base: mean(members) for base, members in groups.items()}
+
+
+def by_language(
+    values: Mapping[str, float], problems: Mapping[str, Problem], settings: config.EvaluateConfig, seed: int
+) -> dict[str, Any]:
+    """Means with intervals of all languages, under `all`, and of each.
+
+    Args:
+        values: by task id.
+        problems: of these tasks.
+        settings: the resamples of the bootstrap over problems, `by_base`.
+        seed: of the bootstrap.
+    """
+    found = {"all": estimate(list(by_base(values, problems).values()), settings, seed)}
+    for language in dict.fromkeys(problems[task_id].language for task_id in values):
+        own = [value for task_id, value in values.items() if problems[task_id].language == language]
+        found[language] = estimate(own, settings, seed)
+    return found

@@ -110,10 +110,21 @@ def _discrimination(report: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
         _discrimination_row("independent samples", report["discrimination"]),
         _discrimination_row("programs of other models", report["discrimination_other_models"]),
+        *_answers(report.get("answers", {})),
         "",
         "Chance is 0.5. Pairs by the rule of `training/data/preferences.py`; problems: with pairs, "
         "with both kinds of program.",
         "",
+    ]
+
+
+def _answers(by_language: dict[str, Any]) -> list[str]:
+    """Rows of assistants' answers: of all languages, and of each if there are several."""
+    names = list(by_language) if len(by_language) > 2 else [name for name in by_language if name == "all"]
+    return [
+        f"| the same as assistants' answers: {name} | {format_interval(by_language[name])} | | "
+        f"{by_language[name]['problems']} |"
+        for name in names
     ]
 
 

@@ -10,12 +10,11 @@ import pytest
 from training.data.folds import assign_folds
 from training.data.programs import program_of
 from training.evaluation.crossval import compare, crossval_markdown, summarize
-from training.evaluation.instruct_pairs import instruct_accuracy, instruct_answers
-from training.pipeline.config import EvaluateConfig, PairConfig, Recipe, SplitConfig
+from training.evaluation.instruct_pairs import by_language, instruct_answers
+from training.pipeline.config import EvaluateConfig, Recipe, SplitConfig
 from training.pipeline.records import Problem
 
 RECIPE = Recipe(evaluate=EvaluateConfig(resamples=200))
-RULE = PairConfig(rejected_above_zero=False)
 
 
 def problem(number: int, language: str = "python") -> Problem:
@@ -50,6 +49,12 @@ def test_each_sampled_problem_is_in_the_test_fold_of_exactly_one_part() -> None:
     assert {len(part) for part in held} <= {3, 4}
 
 
+TRANSLATED = {
+    name: dataclasses.replace(problem(1, language), task_id=name, base_id=base)
+    for name, language, base in (("a", "python", "A"), ("a-java", "java", "A"), ("b", "python", "B"))
+}
+
+
 def numbers(shift: float) -> dict[str, Any]:
     return {
         "problems": {
@@ -58,12 +63,17 @@ def numbers(shift: float) -> dict[str, Any]:
             "c": {"pair_accuracy": None, "auc": None},
         },
         "best_of_n": {name: {"1": 0.2, "4": 0.4 + shift} for name in "abc"},
-        "instruct": {"a": ("python", "A", 0.5 + shift), "a-java": ("java", "A", 1.0), "b": ("python", "B", 0.25)},
+        "instruct": {
+            "a": {"pair_accuracy": 0.5 + shift},
+            "a-java": {"pair_accuracy": 1.0},
+            "b": {"pair_accuracy": 0.25},
+            "c": {"pair_accuracy": None},
+        },
     }
 
 
 def test_a_problem_counts_once_whatever_the_seeds_and_translations() -> None:
-    report = summarize({1: numbers(0.0), 2: numbers(0.1)}, RECIPE)
+    report = summarize({1: numbers(0.0), 2: numbers(0.1)}, TRANSLATED, RECIPE)
     assert report["pair_accuracy"]["value"] == pytest.approx(0.75)
     assert report["pair_accuracy"]["problems"] == 2
     assert report["pair_accuracy"]["seeds"] == pytest.approx([0.7, 0.8])
@@ -77,9 +87,19 @@ def test_a_problem_counts_once_whatever_the_seeds_and_translations() -> None:
     assert "assistants' answers: java" in text
 
 
+def test_answers_are_reported_by_language_and_every_problem_counts_once() -> None:
+    values = {"a": 0.5, "a-java": 1.0, "b": 0.25}
+    found = by_language(values, TRANSLATED, RECIPE.evaluate, 1)
+    assert {name: (round(one["value"], 6), one["problems"]) for name, one in found.items()} == {
+        "all": (0.5, 2),
+        "python": (0.375, 2),
+        "java": (1.0, 1),
+    }
+
+
 def test_differences_are_paired_by_problem() -> None:
-    before = summarize({1: numbers(0.0)}, RECIPE)
-    after = summarize({1: numbers(0.1)}, RECIPE)
+    before = summarize({1: numbers(0.0)}, TRANSLATED, RECIPE)
+    after = summarize({1: numbers(0.1)}, TRANSLATED, RECIPE)
     found = compare(before, after, resamples=200)["pair_accuracy"]
     assert found["value"] == pytest.approx(0.1)
     assert found["low"] == pytest.approx(0.1)
@@ -96,18 +116,13 @@ def test_answers_of_assistants_hold_the_program_in_prose_and_say_nothing_of_the_
             text = body if rate else body.replace("return", "return -")
             one = program_of(problems[task_id], problems[task_id].prompt + text, "sample", "own", "", pass_rate=rate)
             programs.append(one)
-    answers = instruct_answers(problems, programs)
+    asked, answers = instruct_answers(problems, programs)
     assert len(answers) == 4
-    for answer in answers:
-        fence = f"```{answer.language}\n"
+    for answer, program in zip(answers, programs, strict=True):
+        fence = f"```{problems[answer.task_id].language}\n"
         assert fence in answer.completion
         assert not answer.completion.startswith(fence)
-        assert answer.program.completion.strip() in answer.completion
-        assert problems[answer.program.task_id].prompt.strip() in answer.prompt
-    rates = [answer.program.pass_rate or 0.0 for answer in answers]
-    right = instruct_accuracy(answers, rates, RULE)
-    assert right == {"HumanEval/1": ("python", "HumanEval/1", 1.0), "X/java/2": ("java", "HumanEval/2", 1.0)}
-    wrong = instruct_accuracy(answers, [-rate for rate in rates], RULE)
-    assert {value for _, _, value in wrong.values()} == {0.0}
+        assert program.completion.strip() in answer.completion
+        assert problems[answer.task_id].prompt.strip() in asked[answer.task_id].prompt
     iid = [dataclasses.replace(program, iid_copies=1) for program in programs]
-    assert instruct_answers(problems, iid) == []
+    assert instruct_answers(problems, iid) == ({}, [])
