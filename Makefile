@@ -13,7 +13,7 @@ TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 TO_EXTEND := qemu-system-x86 mmdebstrap squashfs-tools busybox-static cpio runc slurmctld slurmd slurm-client munge
 GPTQMODEL := gptqmodel==7.7.0 optimum==2.3.0 logbar==0.4.15 tokenicer==0.0.14 device-smi==0.5.7 pypcre==0.6.4 \
-	threadpoolctl==3.8.0 defuser==0.0.28
+	threadpoolctl==3.8.0 defuser==0.0.28 torchao==0.18.0
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
 .PHONY: help run up test extended quick check coverage docs format clean screenshots bench reproduce-mini tables toolchains
@@ -114,7 +114,7 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 .make/extended: .make/test
 	@echo 'installing into .venv: plaudit-server[ray], 240 MB more'
 	@$(PIP) -e '.[ray]'
-	@echo 'installing into .venv: gptqmodel, which names a newer torch than constraints.txt and works with this one'
+	@echo 'installing into .venv: torchao, and gptqmodel, which names a newer torch than constraints.txt and works with this one'
 	@$(BIN)/pip install -q --upgrade 'setuptools>=80' wheel
 	@$(BIN)/pip install -q --no-deps --no-build-isolation $(GPTQMODEL)
 	@mkdir -p .make && touch $@

@@ -22,7 +22,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str]] = {
     "bitsandbytes": (("bitsandbytes", "accelerate"), EXTRA),
     "compressed-tensors": (("compressed_tensors",), EXTRA),
     "fp8": (("accelerate",), EXTRA),
-    "torchao": (("torchao",), EXTRA),
+    "torchao": (("torchao",), "pip install torchao"),
     "gptq": (("gptqmodel", "optimum", "accelerate"), "pip install gptqmodel optimum accelerate"),
     "awq": (("gptqmodel", "accelerate"), "pip install gptqmodel accelerate"),
 }

@@ -103,7 +103,7 @@ def fp8(source: Path, folder: Path) -> None:
 
 def torchao(name: str, **how: Any) -> Callable[[Path, Path], None]:
     def make(source: Path, folder: Path) -> None:
-        pytest.importorskip("torchao", exc_type=ImportError)
+        pytest.importorskip("torchao", reason="needs torchao: make .make/extended")
         from torchao import quantization
         from transformers import TorchAoConfig
 
@@ -178,11 +178,10 @@ MAKERS = {
     "awq": packed("awq"),
 }
 BY_GPTQMODEL = ("gptq", "awq")  # its first use compiles for a minute or two
+EXTENDED = ("torchao-int8", "torchao-int8-dynamic", *BY_GPTQMODEL)  # by packages that no extra installs
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.extended if name in BY_GPTQMODEL else ()) for name in MAKERS]
-)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.extended if name in EXTENDED else ()) for name in MAKERS])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
     wide = 128 if "A16" in request.param or request.param in BY_GPTQMODEL else None
     source = write_family(tmp_path / "source", "llama", shape=SHAPE | ({} if wide is None else {"hidden_size": wide}))
@@ -232,6 +231,7 @@ def test_the_golden_set_proves_a_quantised_checkpoint(made: tuple[Path, str]) ->
         open_engine("default", str(folder), Settings())
 
 
+@pytest.mark.extended
 def test_layers_that_do_not_compute_in_the_dtype_are_refused(tmp_path: Path) -> None:
     torchao("Float8WeightOnlyConfig")(write_family(tmp_path / "source", "llama", shape=SHAPE), tmp_path / "float8")
     write_tokenizer(tmp_path / "float8")
