@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from plaudit.errors import UsageError
+from plaudit.errors import HostLacks, UsageError
 from service.scoring.foreign_errors import one_line
 
 EXTRA = "pip install 'plaudit-server[quantized]'"
@@ -76,12 +76,15 @@ def finish(model: Any, name: str, dtype: torch.dtype, folder: Path) -> Any:
 
     Raises:
         UsageError: its layers do not compute in this dtype.
+        HostLacks: its memory is full.
     """
     if name == "fp8" and all(weight.dtype in PLAIN for weight in model.parameters()):
         model = model.to(dtype)
     try:
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
-    except (RuntimeError, NotImplementedError) as error:
+    except torch.OutOfMemoryError as error:
+        raise HostLacks(f"{folder}: does not fit into memory: {error}") from error
+    except RuntimeError as error:  # NotImplementedError is one, too
         raise UsageError(
             f"{folder}: layers quantised with {name} do not compute here in {dtype}, choose another --dtype: "
             f"{one_line(error)}"

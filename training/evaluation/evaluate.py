@@ -115,8 +115,10 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
 def answers_report(
     model: ProgramScorer, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord], recipe: Recipe
 ) -> dict[str, Any]:
-    """Pair accuracy on the test problems' programs of other models as assistants' answers, by language."""
+    """Pair accuracy on the test problems' programs of other models as assistants' answers, by language; {} without."""
     asked, answers = instruct_answers(problems, programs)
+    if not answers:
+        return {}
     scores = dict(zip([p.program_id for p in answers], model.score(asked, answers), strict=True))
     sampled = samples_by_problem(answers, scores)
     found = discrimination(sampled, recipe.evaluate, recipe.pair, recipe.seed)["by_problem"]

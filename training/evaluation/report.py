@@ -119,12 +119,11 @@ def _discrimination(report: dict[str, Any]) -> list[str]:
 
 
 def _answers(by_language: dict[str, Any]) -> list[str]:
-    """Rows of assistants' answers: of all languages, and of each if there are several."""
-    names = list(by_language) if len(by_language) > 2 else [name for name in by_language if name == "all"]
+    """Rows of assistants' answers, of all languages and of each."""
     return [
-        f"| the same as assistants' answers: {name} | {format_interval(by_language[name])} | | "
-        f"{by_language[name]['problems']} |"
-        for name in names
+        f"| the same as assistants' answers: {name} | {format_interval(value)} | | {value['problems']} |"
+        for name, value in by_language.items()
+        if value["problems"]
     ]
 
 
