@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from plaudit.grading import Verdict
+from plaudit.grading import Compare, Verdict
 from sandbox.errors import InvalidSuite
 from sandbox.judge import bounds, codec
 from sandbox.judge.build import ProgramText, ready
@@ -36,6 +37,7 @@ BUDGET_SPENT = "t:budget"
 MAX_LOST = 2  # processes of one program that its calls end; the rest of the calls is not made
 MAX_CALLS = 1_000
 MAX_WALL_S = 5.0  # of all calls of one program, which may sleep; the rest is skipped like beyond the CPU budget
+DECIMAL = re.compile(r"\d\.\d")
 SHOWN_NAME = 60  # characters of an exception's or a type's name
 
 
@@ -185,13 +187,17 @@ def observe_runs(request: JudgeRequest, suite: ObserveSuite) -> Report:
             outcome, verdict = f"t:{test.verdict}", test.verdict
             if verdict is Verdict.PASSED:
                 outcome = f"v:{digest_of_text(output.stdout)}"
-                if call.stdout is not None and not same_output(
-                    output.stdout, encoded(call.stdout, "a call's stdout"), "rstrip"
-                ):
+                if call.stdout is not None and not _is_shown(output.stdout, call.stdout):
                     verdict = Verdict.WRONG_ANSWER
             tests.append(replace(test, verdict=verdict, outcome=outcome, stdout="", stderr=""))
     tests += [not_reached()] * (total - len(tests))
     return build_report(tests, total, "bytes", isolation, flags=run_flags, compiled=compiled)
+
+
+def _is_shown(printed: bytes, stdout: str) -> bool:
+    """Whether an output is the sample's; a decimal counts by its value, because prompts allow an error."""
+    mode: Compare = "float" if DECIMAL.search(stdout) else "rstrip"
+    return same_output(printed, encoded(stdout, "a call's stdout"), mode)
 
 
 def observed(test: TestReport, outcome: RunOutcome, digest: str = "") -> TestReport:

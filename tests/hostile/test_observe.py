@@ -197,6 +197,12 @@ def test_programs_on_stdin_are_observed_by_what_they_print(sandbox: Sandbox) -> 
     assert [test.verdict.value for test in report.tests] == ["passed", "passed", "wrong_answer", "runtime_error"]
 
 
+def test_a_decimal_of_a_sample_counts_by_its_value(sandbox: Sandbox) -> None:
+    calls = (ObservedCall(stdin="1\n", stdout="0.333333\n"), ObservedCall(stdin="1\n", stdout="0.34\n"))
+    report = observe(sandbox, "print(int(input()) / 3)\n", *calls, entry_point=None)
+    assert [test.verdict.value for test in report.tests] == ["passed", "wrong_answer"]
+
+
 def test_compiled_programs_are_observed_on_stdin(sandbox: Sandbox) -> None:
     if "c" not in {language.name for language in sandbox.languages()}:
         pytest.skip("no C compiler on this host")

@@ -19,7 +19,7 @@ from service.evidence.examples.calls import bare_call_examples, call_examples
 from service.evidence.examples.misnamed import misnamed
 from service.evidence.examples.records import record_examples
 from service.evidence.examples.render import ExplainedExample, as_assert, as_case, explain
-from service.evidence.examples.samples import sample_examples
+from service.evidence.examples.samples import cell_samples, sample_examples
 from service.evidence.examples.signature import (
     Definition,
     Signature,
@@ -28,7 +28,7 @@ from service.evidence.examples.signature import (
     signature_of_completions,
 )
 from service.evidence.examples.source import MAX_EXAMPLES, Source, same
-from service.evidence.examples.tables import table_examples, table_samples
+from service.evidence.examples.tables import sample_rows, table_examples
 from service.evidence.examples.types import Example, Parameter, Reading
 
 __all__ = ["Example", "ExplainedExample", "Parameter", "Reading", "as_assert", "as_case", "explain", "read_examples"]
@@ -36,12 +36,14 @@ __all__ = ["Example", "ExplainedExample", "Parameter", "Reading", "as_assert", "
 MAX_PROMPT = 200_000  # characters that are read
 
 _READS_STDIN = re.compile(
-    r"std(?:ard )?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
+    r"st(?:d|andard )\s?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
     r"|read(?:s|ing)? (?:from )?(?:the )?input"
     r"|\binput file|per test"
     r"|entrée standard|standardeingabe|entrada est[áa]ndar|entrada padr[ãa]o|стандартного ввода|标准输入|標準入力",
     re.IGNORECASE,
 )
+
+_INPUT_CALL = re.compile(r"\binput\(|\bsys\.stdin\b|\bopen\(0")
 
 
 def read_examples(prompt: str, *, entry_point: str | None = None, completions: Sequence[str] = ()) -> Reading:
@@ -67,10 +69,13 @@ def read_examples(prompt: str, *, entry_point: str | None = None, completions: S
 def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> Reading:
     definitions = definitions_of(prompt)
     signature = _signature(prompt, definitions, entry_point)
+    if entry_point is None and signature.entry_point == "main":
+        signature = Signature(None)  # the program itself
     samples: tuple[Example, ...] = ()
-    if signature.entry_point is None:
-        samples = _samples(Source.of(prompt, signature, definitions))
-        if samples and (_READS_STDIN.search(prompt) or not completions):
+    reads_stdin = _READS_STDIN.search(prompt) is not None
+    if signature.entry_point is None or (entry_point is None and reads_stdin and not signature.parameters):
+        samples = _samples(Source.of(prompt, signature, definitions), reads_stdin=reads_stdin)
+        if samples and (reads_stdin or not completions or _most_read_stdin(completions)):
             return Reading("stdio", None, (), samples)
     if not signature.parameters and completions and signature.definition is None:
         signature = _completed(prompt, signature, completions)
@@ -97,9 +102,14 @@ def _examples(source: Source) -> list[Example]:
     return examples
 
 
-def _samples(source: Source) -> tuple[Example, ...]:
-    samples = list(itertools.islice(sample_examples(source), MAX_EXAMPLES))
-    return without_conflicts(samples or list(itertools.islice(table_samples(source), MAX_EXAMPLES)))
+def _samples(source: Source, *, reads_stdin: bool) -> tuple[Example, ...]:
+    samples = list(itertools.islice(sample_examples(source, reads_stdin=reads_stdin), MAX_EXAMPLES))
+    rows = cell_samples(source, sample_rows(source), reads_stdin=reads_stdin)
+    return without_conflicts(samples or list(itertools.islice(rows, MAX_EXAMPLES)))
+
+
+def _most_read_stdin(completions: Sequence[str]) -> bool:
+    return 2 * sum(_INPUT_CALL.search(text) is not None for text in completions) > len(completions)
 
 
 def _signature(prompt: str, definitions: Sequence[Definition], entry_point: str | None) -> Signature:

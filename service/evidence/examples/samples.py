@@ -1,86 +1,157 @@
 """Samples of programs that read stdin: "Sample Input 1", Codeforces' "Input" and "Output" blocks, "### Input" fences.
 
-A block under a plain "Input" is often the description of the format. Prose is never a sample.
+A block under a plain "Input" is often the description of the format. Prose is never a sample, and neither is what an
+honest program need not print: a dialogue with a judge, or one of several right answers.
 """
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from service.evidence.examples.source import MAX_EXAMPLES, Source
+from service.evidence.examples.sample_blocks import LABEL, VARIABLE, Block, labelled_blocks
+from service.evidence.examples.source import Source
 from service.evidence.examples.types import Example
 
-MAX_SAMPLE = 20_000  # characters of one input or output
-MAX_LABEL = 80
-
-_LABEL = re.compile(
-    r"[ \t]{0,40}(?:[-=]{2,20}|#{1,6}|[*_>-]{1,3}|\d{1,3}[.)])?[ \t]{0,9}[*_`]{0,3}"
-    r"(?P<lead>(?:sample|examples?|test|expected)(?:[ \t]case)?[ \t]{1,3}(?:\d{1,3}[ \t]{0,3}[:.-]?[ \t]{0,3})?"
-    r"|(?:for (?:example|instance)[,:]? )?(?:(?:if|when|for|given|then) )?the (?=[^\n]{0,40}:)"
-    r"|exemple (?:d['’]|de )|beispiel[- ]?|ejemplo de |exemplo de |esempio di |пример(?:ы)? |[样示范]例)?"
-    r"(?:"
-    r"(?P<input>std(?:ard )?in(?:put)?|inputcopy|input|入力例|入力|entrada|entrée|eingabe|ввода?|входные данные"
-    r"|входных данных|输入|輸入|입력)"
-    r"|(?P<output>std(?:ard )?out(?:put)?|outputcopy|output|出力例|出力|saida|saída|salida|sortie|ausgabe|вывода?"
-    r"|выходные данные|выходных данных|输出|輸出|출력))"
-    r"(?P<tail>[ \t]{1,3}(?:sample|example|copy|data|format|specification|description|is|(?:should|will|would|must) be)"
-    r"|[ \t]?(?:[样示范]例|格式))?"
-    r"(?:[ \t]{0,3}[#(]?\d{1,3}\)?)?[*_`]{0,3}[ \t]{0,3}"
-    r"(?P<colon>[:：])?[*_`]{0,3}[ \t]{0,9}(?:[-=]{2,20}|#{1,6})?[ \t]{0,9}",
+_NOT_BY_SAMPLES = re.compile(
+    r"interactive (?:problem|task)|\binteractor\b|^\W{0,9}interaction\W{0,9}$|\bfflush\b|stdout\.flush"
+    r"|\bflush\w{0,3} (?:the )?(?:output|stdout)|интерактивн|interativo|interactif|交互题|インタラクティブ"
+    r"|\bany of them\b|\b(?:print|output|find|give|report) any\b|\bany (?:valid|correct|such|one)\b[^.\n]{0,60}accept"
+    r"|multiple (?:valid |correct |possible |optimal )?(?:answers|solutions|outputs)|another valid|special judge"
+    r"|\b(?:print|output|list|write)\b[^.\n]{0,60}in any order|any (?:valid )?order is|любо[йе] из|任意一个|どれを出力"
+    r"|any (?:answer|solution|output) (?:will be|is|are)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FILES = re.compile(r"\(file \w{1,40}\.(?:in|out)\)", re.IGNORECASE)
+_NO_INPUT = re.compile(
+    r"\bno input\b|(?:does not|doesn't) (?:take|have|read|need) (?:any )?input|input is empty|empty input"
+    r"|keine eingabe|нет входных",
     re.IGNORECASE,
 )
-_SECTION = re.compile(
-    r"[ \t]{0,40}(?:[-=]{2,20}|#{1,6}|\*\*|[*_])?[ \t]{0,9}"
-    r"(?:examples?|samples?|sample tests?|notes?|explanations?|constraints?"
-    r"|hints?|scoring|subtasks?|limits?|task|problem(?: statement)?|解説|test cases?|remarks?|sample explanation)"
-    r"(?:[ \t]{1,3}#?\d{1,3})?[*_]{0,3}[ \t]{0,3}[:：]?[*_]{0,3}[ \t]{0,9}(?:[-=]{2,20})?[ \t]{0,9}(?P<rest>.{0,200})",
-    re.IGNORECASE,
-)
-_FENCE = re.compile(r"[ \t]{0,9}(`{3,}|~{3,})[\w+-]{0,20}[ \t]{0,9}\Z")
 _PROSE_WORD = re.compile(
     r"\b(?:the|contains?|line|integers?|consists?|single|each|given|print|output|first|second|denot\w+|number of|should"
     r"|you|where|separated|followed|string|one|will|an?|for|of)\b",
     re.IGNORECASE,
 )
-_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w{1,9}\}?)?|[A-Za-z]\d|\\?[a-z]?dots|[.:…]{1,3}|\w{1,9}_\w{1,9}")
 _DATA = re.compile(r"[-+]?\d[\d.,eE+-]*|[-+#.*@_/\\|<>=!?^~$%&]+|YES|NO|Yes|No|true|false|True|False|[A-Za-z]")
+_ARGUMENTS = re.compile(r"[ \t]{0,9}(?:[A-Za-z_]\w{0,40} ?= ?\S|[\[\"'({])")
+# What stands for data, or beside it, and is not the data.
+_ELISION = re.compile(
+    r"[ \t]{0,9}(?:\[?\.{3}\]?|\[?…\]?|⋮|:|\(\d* ?more [^\n]{0,40}\))[ \t]{0,9}|[^\n]{0,4000} (?:\.{3}|…)"
+)
+_STAND_IN = re.compile(
+    r"\W{0,3}(?:empty(?: (?:line|string|output|input))?|nothing(?: is printed)?|none|no (?:in|out)put|blank)\W{0,3}"
+    r"|(?:<[^<>\n]{1,80}>\s{0,9}){1,40}|\$[^\n]{0,400}\$",
+    re.IGNORECASE,
+)
+_MARKED = re.compile(
+    r"<-|←|⏎|↵|␣|(?:\A|\n)(?:<EOF>|\^[DZ])(?:\n|\Z)|\S[ \t]{1,20}(?:#|//) [A-Za-z]{2,20} [A-Za-z]{2,20}"
+)
+_ASKS = re.compile(r"(?:enter|please|input)\b[^\n]{0,80}:", re.IGNORECASE)
+_NUMBERED = re.compile(r"[ \t]{0,9}\d{1,4}\|")
+_TAGS_OF_CELLS = re.compile(r"</?(?:pre|code)>", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The text under one label.
+def sample_examples(source: Source, *, reads_stdin: bool) -> Iterator[Example]:
+    """The samples of a program that reads stdin, in the order of the text.
 
-    Attributes:
-        start: of the label.
-        end: of the text.
-        is_input: whether the label says input.
-        is_sample: whether the label, or a heading above, says that it is a sample.
-        text: without the fence and without blank lines around it.
-        certain: whether it is known where the text ends.
+    Args:
+        source: the prompt.
+        reads_stdin: whether it says so; if it does not, arguments as `nums = [1, 2]` are no input.
     """
-
-    start: int
-    end: int
-    is_input: bool
-    is_sample: bool
-    text: str
-    certain: bool
-
-
-def sample_examples(source: Source) -> Iterator[Example]:
-    """The samples of a program that reads stdin, in the order of the text."""
-    blocks = _blocks(source)
-    for first, second in itertools.pairwise(blocks):
-        if not first.is_input or second.is_input or not (first.certain and second.certain):
+    if not _is_judged_by_samples(source):
+        return
+    blocks = labelled_blocks(source)
+    for at, first in enumerate(blocks):
+        outputs = list(itertools.takewhile(lambda block: block.is_input is False, blocks[at + 1 : at + 9]))
+        second = _output_of(first, outputs)
+        if not first.is_input or second is None or not (first.certain and second.certain):
             continue
-        sample = first.is_sample or second.is_sample
-        if not second.text or not (_is_data(first.text, sample=sample) and _is_data(second.text, sample=sample)):
+        given, shown = _texts(first, second)
+        if not shown and not (second.is_fenced and second.is_sample):
             continue
-        stdin = f"{first.text}\n" if first.text else ""
-        yield Example(first.start, second.end, "sample", stdin=stdin, stdout=f"{second.text}\n")
+        if not given and not first.is_fenced and _NO_INPUT.search(source.text) is None:
+            continue
+        sample = first.is_sample or second.is_sample or (first.is_code and second.is_code)
+        if not (_is_data(given, sample=sample) and _is_data(shown, sample=sample)) or source.denied(first.start):
+            continue
+        if is_pair(given, shown, reads_stdin=reads_stdin):
+            yield Example(first.start, second.end, "sample", stdin=_ended(given), stdout=_ended(shown))
+
+
+def cell_samples(source: Source, rows: Iterator[tuple[int, int, str, str]], *, reads_stdin: bool) -> Iterator[Example]:
+    """The samples of a table's rows.
+
+    Args:
+        source: the prompt.
+        rows: where a row begins and ends, and its cells of input and output.
+        reads_stdin: as in `sample_examples`.
+    """
+    if not _is_judged_by_samples(source):
+        return
+    for start, end, given, shown in rows:
+        if r"\n" in given + shown or (VARIABLE.fullmatch(given) and len(shown.split()) > 1):
+            continue
+        given, shown = (_cell(text) for text in (given, shown))
+        if given and shown and is_pair(given, shown, reads_stdin=reads_stdin):
+            yield Example(start, end, "table", stdin=_ended(given), stdout=_ended(shown))
+
+
+def is_stdin_header(name: str) -> bool | None:
+    """Whether a table's header names inputs, False for outputs, None for something else."""
+    label = LABEL.fullmatch(name)
+    return None if label is None else bool(label["input"])
+
+
+def is_pair(given: str, shown: str, *, reads_stdin: bool) -> bool:
+    """Whether two texts are what goes in and what comes out, and nothing that only stands for it."""
+    if any(_STAND_IN.fullmatch(text.strip()) or _MARKED.search(text) or _is_cut(text) for text in (given, shown)):
+        return False
+    lines = given.split("\n")
+    if not reads_stdin and any(_ARGUMENTS.match(line) for line in lines[:20]):
+        return False
+    if _ASKS.match(given) or all(map(_NUMBERED.match, lines)) or all(map(_NUMBERED.match, shown.split("\n"))):
+        return False
+    in_quotes = [len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" for text in (given, shown)]
+    return not all(in_quotes) and not any(line.strip().lower() == "or" for line in shown.split("\n"))
+
+
+def _is_judged_by_samples(source: Source) -> bool:
+    """Whether a right program prints the samples' outputs, to stdout."""
+    if _NOT_BY_SAMPLES.search(source.text):
+        return False
+    return _FILES.search(source.text) is None or re.search(r"\bstd(?:in|out)\b|standard", source.text) is not None
+
+
+def _output_of(first: Block, outputs: list[Block]) -> Block | None:
+    """The output of an input: the one that follows, of several the expected one or that of its number."""
+    if len(outputs) > 1:
+        chosen = [block for block in outputs if block.is_expected or (block.number and block.number == first.number)]
+        outputs = chosen if len(chosen) == 1 else []
+    if not outputs or (first.number and outputs[0].number and first.number != outputs[0].number):
+        return None
+    return outputs[0]
+
+
+def _texts(first: Block, second: Block) -> tuple[str, str]:
+    """Both texts without the blanks that both begin with: an output's own first blanks are data."""
+    margin = _margin(first.lines)
+    own = _margin(second.lines)
+    if first.is_fenced or second.is_fenced or not any(first.lines):
+        least = 0 if second.is_fenced else own
+    else:
+        least = min(own, margin)
+    given, shown = (
+        "\n".join(line[cut:] for line in lines).strip("\n")
+        for lines, cut in ((first.lines, 0 if first.is_fenced else margin), (second.lines, least))
+    )
+    return given, shown
+
+
+def _margin(lines: tuple[str, ...]) -> int:
+    return min((len(line) - len(line.lstrip(" \t")) for line in lines if line.strip()), default=0)
 
 
 def _is_data(text: str, *, sample: bool) -> bool:
@@ -96,111 +167,27 @@ def _is_data(text: str, *, sample: bool) -> bool:
     )
 
 
-def _is_code_block(source: Source, number: int, text: str) -> bool:
-    """Whether the text that begins below is fenced or indented as code is, and more than names of variables."""
-    last = len(source.line_starts) - 1
-    while number < last and not source.text[slice(*source.line(number))].strip():
-        number += 1
-    first = source.text[slice(*source.line(number))]
-    is_code = _FENCE.match(first[:40]) is not None or first.startswith(("    ", "\t"))
-    return is_code and any(_VARIABLE.fullmatch(token) is None for token in text[:2_000].split())
-
-
-def _is_format(tail: str | None) -> bool:
-    return "format" in (tail or "").lower() or "格式" in (tail or "")
-
-
 def _is_variable(token: str) -> bool:
     return len(token) == 1 and token.isalpha()
 
 
-def _blocks(source: Source) -> list[Block]:
-    """All labelled blocks, in order."""
-    blocks: list[Block] = []
-    number, heading = 0, False
-    while number < len(source.line_starts) and len(blocks) < 4 * MAX_EXAMPLES:
-        start, end = source.line(number)
-        line = source.text[start : min(end, start + 400)]
-        label = _LABEL.match(line)
-        rest = line[label.end() :].strip() if label else ""
-        if label is None or (rest and not label["colon"]) or _is_format(label["tail"]):
-            section = _SECTION.match(line)
-            if section is not None and (not section["rest"].strip() or ":" in line[:MAX_LABEL]):
-                heading = "ample" in line.lower() or "test case" in line.lower()
-            number += 1
+def _is_cut(text: str) -> bool:
+    """Whether a line says that some are left out. A line of dots beside others of its length is part of a picture."""
+    lines = text.split("\n")
+    for at, line in enumerate(lines[:2_000]):
+        if _ELISION.fullmatch(line) is None:
             continue
-        sample = heading or bool(label["lead"]) or bool(label["tail"]) or "copy" in label[0].lower() or "例" in label[0]
-        if rest:
-            text, last, certain = source.text[start + label.end() : end].strip().strip("`"), number, True
-            below = source.text[slice(*source.line(number + 1))]
-            certain = not below.strip() or _LABEL.match(below) is not None or _SECTION.match(below) is not None
-        else:
-            text, last, certain = _content(source, number + 1, is_input=bool(label["input"]))
-            sample = sample or _is_code_block(source, number + 1, text)
-        blocks.append(Block(start, source.line(last)[1], bool(label["input"]), sample, text, certain))
-        number = last + 1
-    return blocks
+        beside = lines[max(0, at - 1) : at] + lines[at + 1 : at + 2]
+        if not (set(line) <= {"."} and any(len(other) == len(line) for other in beside)):
+            return True
+    return False
 
 
-def _content(source: Source, number: int, *, is_input: bool) -> tuple[str, int, bool]:
-    """The text from a line on, the number of its last line, and whether it is known to end there."""
-    last = len(source.line_starts) - 1
-    while number < last and not source.text[slice(*source.line(number))].strip():
-        number += 1
-    fence = _FENCE.match(source.text[slice(*source.line(number))][:40])
-    indent = 0 if fence is None else len(fence[0]) - len(fence[0].lstrip(" "))
-    lines: list[str] = []
-    size = 0
-    first = number
-    while number <= last and size < MAX_SAMPLE:
-        start, end = source.line(number)
-        line = source.text[start:end].rstrip()
-        size += len(line) + 1
-        if fence is not None and number > first:
-            if line.strip().startswith(fence[1]):
-                return "\n".join(lines), number, True
-            margin = min(indent, len(line) - len(line.lstrip(" ")))
-            lines.append(line[margin:])
-        elif fence is None:
-            if _stops(line) or (not is_input and not line):
-                break
-            lines.append(line)
-        number += 1
-    if fence is not None or size >= MAX_SAMPLE:
-        return "", max(first, number - 1), False
-    return _dedented(lines), number - 1, is_input or not _goes_on(source, number)
+def _cell(text: str) -> str:
+    """A cell's text as lines."""
+    plain = re.sub(r"[ \t]*<br[ ]?/?>[ \t]*", "\n", _TAGS_OF_CELLS.sub("", text)).replace(r"\|", "|")
+    return html.unescape(plain).strip(" \t`")
 
 
-def _stops(line: str) -> bool:
-    """Whether a line is a label, a heading or a fence, and so no part of a sample."""
-    label = _LABEL.match(line)
-    if label is not None and (label.end() == len(line) or label["colon"]):
-        return True
-    section = _SECTION.match(line)
-    if section is not None and (not section["rest"].strip() or ":" in line[:MAX_LABEL]):
-        return True
-    return line.lstrip().startswith("```")
-
-
-def _goes_on(source: Source, number: int) -> bool:
-    """Whether what follows an output's blank line may be more output: data, and no label."""
-    last = len(source.line_starts) - 1
-    while number <= last and not (line := source.text[slice(*source.line(number))].strip()):
-        number += 1
-    return number <= last and not _stops(line) and not _reads_as_prose(line)
-
-
-def _reads_as_prose(line: str) -> bool:
-    words = re.findall(r"[^\W\d_]{2,}", line[:400])
-    return (
-        len(words) >= 3
-        or line.endswith((".", ":", '"""', "'''"))
-        or line.startswith(("#", "def ", "class ", "import "))
-    )
-
-
-def _dedented(lines: list[str]) -> str:
-    """The lines without the blanks that all of them begin with, and without blank lines around them."""
-    filled = [line for line in lines if line]
-    margin = min((len(line) - len(line.lstrip(" ")) for line in filled), default=0)
-    return "\n".join(line[margin:] for line in lines).strip("\n")
+def _ended(text: str) -> str:
+    return f"{text}\n" if text else ""

@@ -50,7 +50,9 @@ class Source:
     """A prompt that is being read.
 
     Attributes:
-        text: the prompt, with unusual blanks and signs replaced by plain ones of the same length.
+        text: the prompt, with unusual blanks and signs, tags, quote marks and marks of continued lines replaced by
+            plain ones of the same length.
+        raw: the prompt with plain blanks and signs, and otherwise as it is: what samples are made of.
         signature: what is called.
         definitions: the functions of the prompt.
         reader: reads literals, on one budget for the whole prompt.
@@ -60,6 +62,7 @@ class Source:
     """
 
     text: str
+    raw: str
     signature: Signature
     definitions: Sequence[Definition]
     reader: LiteralReader
@@ -70,11 +73,12 @@ class Source:
     @classmethod
     def of(cls, prompt: str, signature: Signature, definitions: Sequence[Definition]) -> Source:
         """The prompt with everything that the forms share."""
-        text = _CONTINUED.sub(r"\1   ", prompt.translate(_PLAIN))
+        raw = prompt.translate(_PLAIN)
+        text = _CONTINUED.sub(r"\1   ", raw)
         text = _TAG.sub(lambda tag: _WORD_OF_TAG.get(tag[0].lower(), " " * len(tag[0])), text)
         text = _QUOTED.sub(lambda quote: _QUOTE_MARK.sub(r"\1 ", quote[0]), text)
         starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        return cls(text, signature, definitions, LiteralReader(text, BUDGET), starts)
+        return cls(text, raw, signature, definitions, LiteralReader(text, BUDGET), starts)
 
     @property
     def name(self) -> str:
@@ -166,7 +170,7 @@ class Source:
         for above in range(number - 1, max(-1, number - 6), -1):
             start, end = self.line(above)
             heading = self.text[start : min(end, start + 300)].strip()
-            if not heading:
+            if not heading and above < number - 1:
                 return False
             if heading.endswith(":"):
                 return _WRONG.search(heading) is not None or _NEGATED.search(heading) is not None

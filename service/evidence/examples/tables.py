@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from service.evidence.examples.inputs_text import as_arguments, bare_text, describes, inputs_at
 from service.evidence.examples.literals import NotLiteral
+from service.evidence.examples.samples import is_stdin_header
 from service.evidence.examples.source import MAX_EXAMPLES, Arguments, Source, rendered
 from service.evidence.examples.types import Example
 
@@ -19,8 +20,6 @@ _INPUT = re.compile(r"(?:sample |example )?(?:inputs?|arguments?|args|call|funct
 _IGNORED = re.compile(
     r"(?:#|no\.?|case|test|test case|example|id|explanation|reason|notes?|comments?|why|description|name)?\Z"
 )
-_STDIN_HEADER = re.compile(r"(?:sample |example )?(?:std)?in(?:put)?(?: \d{1,3})?")
-_STDOUT_HEADER = re.compile(r"(?:sample |example |expected )?(?:std)?out(?:put)?(?: \d{1,3})?")
 _CLOSING = re.compile(r"[\s`*]{0,80}\Z")
 
 Cell = tuple[int, int]
@@ -49,33 +48,25 @@ def table_examples(source: Source) -> Iterator[Example]:
             count += 1
 
 
-def table_samples(source: Source) -> Iterator[Example]:
-    """The samples of a program on stdin in a table of one input and one output column."""
+def sample_rows(source: Source) -> Iterator[tuple[int, int, str, str]]:
+    """The rows of tables of one input and one output column: their place, and both cells' texts."""
     number = 0
     while number + 1 < len(source.line_starts):
         number += 1
         if not _is_rule(source, number):
             continue
-        header = [source.text[slice(*cell)].strip(" \t`*").lower() for cell in _cells(source, number - 1)]
-        inputs, outputs = (
-            [place for place, name in enumerate(header) if label.fullmatch(name)]
-            for label in (_STDIN_HEADER, _STDOUT_HEADER)
-        )
-        if len(inputs) != 1 or len(outputs) != 1:
+        header = [source.text[slice(*cell)].strip(" \t`*") for cell in _cells(source, number - 1)]
+        kinds = [is_stdin_header(name) for name in header]
+        if kinds.count(True) != 1 or kinds.count(False) != 1:
             continue
         while "|" in source.text[slice(*source.line(number + 1))]:
             number += 1
             cells = _cells(source, number)
-            texts = [source.text[slice(*cell)].strip(" \t`") for cell in cells]
-            if len(cells) == len(header) and not any(describes(texts[place]) for place in (inputs[0], outputs[0])):
-                given, shown = (_lines(source, cells[place]) for place in (inputs[0], outputs[0]))
-                yield Example(cells[0][0], cells[-1][1], "table", stdin=given, stdout=shown)
-
-
-def _lines(source: Source, cell: Cell) -> str:
-    """A cell's text as lines."""
-    text = source.text[slice(*cell)].strip(" \t`")
-    return re.sub(r"[ \t]*<br[ ]?/?>[ \t]*", "\n", text) + "\n"
+            if len(cells) == len(header):
+                texts = [source.raw[slice(*cell)].strip(" \t`") for cell in cells]
+                given, shown = texts[kinds.index(True)], texts[kinds.index(False)]
+                if not describes(given) and not describes(shown):
+                    yield cells[0][0], cells[-1][1], given, shown
 
 
 def _is_rule(source: Source, number: int) -> bool:
