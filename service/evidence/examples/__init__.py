@@ -17,6 +17,7 @@ from dataclasses import replace
 from service.evidence.examples.blocks import labelled_examples, sentence_examples
 from service.evidence.examples.calls import bare_call_examples, call_examples
 from service.evidence.examples.misnamed import misnamed
+from service.evidence.examples.plausible import has_examples, is_plausible
 from service.evidence.examples.records import record_examples
 from service.evidence.examples.render import ExplainedExample, as_assert, as_case, explain
 from service.evidence.examples.samples import cell_samples, sample_examples
@@ -24,6 +25,7 @@ from service.evidence.examples.signature import (
     Definition,
     Signature,
     definitions_of,
+    quoted_signature,
     signature_of,
     signature_of_completions,
 )
@@ -43,6 +45,7 @@ _READS_STDIN = re.compile(
     re.IGNORECASE,
 )
 
+_SAYS_STDIN = re.compile(r"\bst(?:d|andard )\s?in(?:put)?\b", re.IGNORECASE)
 _INPUT_CALL = re.compile(r"\binput\(|\bsys\.stdin\b|\bopen\(0")
 
 
@@ -72,8 +75,11 @@ def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> R
     if entry_point is None and signature.entry_point == "main":
         signature = Signature(None)  # the program itself
     samples: tuple[Example, ...] = ()
+    if entry_point is None and (other := _other_function(prompt, signature, completions)) is not None:
+        signature = _signature(prompt, definitions, other)
     reads_stdin = _READS_STDIN.search(prompt) is not None
-    if signature.entry_point is None or (entry_point is None and reads_stdin and not signature.parameters):
+    unsure = entry_point is None and not signature.parameters and _SAYS_STDIN.search(prompt) is not None
+    if signature.entry_point is None or unsure:
         samples = _samples(Source.of(prompt, signature, definitions), reads_stdin=reads_stdin)
         if samples and (reads_stdin or not completions or _most_read_stdin(completions)):
             return Reading("stdio", None, (), samples)
@@ -83,13 +89,16 @@ def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> R
             return Reading("stdio", None, (), samples) if samples else Reading()
     if signature.entry_point is None:
         return Reading()
+    if not has_examples(prompt, signature):
+        return Reading("function", signature.entry_point, signature.parameters)
     source = Source.of(prompt, signature, definitions)
     examples = _examples(source) or list(bare_call_examples(source))
     if not examples:
         defined = [definition.name.rpartition(".")[2] for definition in definitions]
         source.called = misnamed(prompt, source.name, defined) or ""
         examples = _examples(source) if source.called else []
-    return Reading("function", signature.entry_point, signature.parameters, without_conflicts(examples)[:MAX_EXAMPLES])
+    kept = without_conflicts([example for example in examples if is_plausible(example, prompt, signature)])
+    return Reading("function", signature.entry_point, signature.parameters, kept[:MAX_EXAMPLES])
 
 
 def _examples(source: Source) -> list[Example]:
@@ -116,7 +125,18 @@ def _signature(prompt: str, definitions: Sequence[Definition], entry_point: str 
     if entry_point is None:
         return signature_of(prompt, definitions)
     own = [d for d in definitions if d.name.rpartition(".")[2] == entry_point.rpartition(".")[2]]
-    return Signature(entry_point, own[-1].parameters, own[-1].returns, own[-1]) if own else Signature(entry_point)
+    if own:
+        return Signature(entry_point, own[-1].parameters, own[-1].returns, own[-1])
+    return Signature(entry_point, *quoted_signature(prompt, entry_point.rpartition(".")[2]))
+
+
+def _other_function(prompt: str, signature: Signature, completions: Sequence[str]) -> str | None:
+    """The function that the completions define and the prompt names, where it is not the one that was found."""
+    own = {d.name.rpartition(".")[2] for text in completions for d in definitions_of(text)}
+    if signature.entry_point is None or not own or signature.entry_point.rpartition(".")[2] in own:
+        return None
+    other = (signature_of_completions(completions, prompt, None).entry_point or "").rpartition(".")[2]
+    return other if other and re.search(rf"\b{re.escape(other)}\b", prompt) else None
 
 
 def _completed(prompt: str, signature: Signature, completions: Sequence[str]) -> Signature:

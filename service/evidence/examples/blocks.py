@@ -75,11 +75,16 @@ _STRONG = ("return", "give", "yield", "output", "produce", "result", "evaluate")
 def labelled_examples(source: Source) -> Iterator[Example]:
     """The examples in blocks of an input and an output."""
     labels = [label for label in LABEL.finditer(source.text) if label["sign"] or _is_headline(source, label.start())]
-    for first, second in itertools.pairwise(labels):
+    for first, second, third in itertools.zip_longest(labels, labels[1:], labels[2:]):
+        if second is None:
+            break
         words = first["word"].lower(), second["word"].lower()
         if source.reader.budget <= 0:
             break
         if words[0] not in _INPUT_WORDS or words[1] not in _OUTPUT_WORDS or not _ours(source, first.start()):
+            continue
+        if _is_what_came_out(source, second, third):
+            source.taken.append((first.start(), second.end()))
             continue
         if second.start() - first.end() > MAX_INPUT or not source.free(first.start(), second.end()):
             continue
@@ -93,6 +98,16 @@ def labelled_examples(source: Source) -> Iterator[Example]:
             continue
         style = "leetcode" if "." in (source.signature.entry_point or "") else "input_output"
         yield Example(first.start(), end, style, rendered(arguments), expected)
+
+
+def _is_what_came_out(source: Source, shown: re.Match[str], following: re.Match[str] | None) -> bool:
+    """Whether an output is followed by the expected one, as a report of a wrong answer shows them."""
+    return (
+        following is not None
+        and "expected" not in shown[0].lower()
+        and "expected" in following[0].lower()
+        and source.text.count("\n", shown.end(), following.start()) <= 2
+    )
 
 
 def _is_headline(source: Source, place: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -13,11 +14,11 @@ from service.evidence.examples.types import Example
 
 ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
-    r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
+    r"(?:(?:should|must|would|will|shall|has to|needs to|ought to|is supposed to|is expected to)[ \t])?"
     r"(?:returns?|gives?|yields?|be|is|equals?(?: to)?|evaluates? to|outputs?|produces?|results? in|becomes?|returning"
     r"|ergibt|liefert|renvoie|retourne|donne|devuelve|retorna|返回|возвращает"
     r"|(?:you|we|I)(?:'ll|'d|[ \t]will|[ \t]would|[ \t]should)?[ \t](?:get|expect|want))"
-    r"(?:[ \t](?:equal(?: to)?|exactly|back))?"
+    r"(?:[ \t](?:equal(?: to)?|exactly|back|us|you|me))?"
     r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
     r"(?=[ \t\[({'\"`“‘])"
 )
@@ -27,7 +28,8 @@ _RELATION = re.compile(
     rf"[ \t]{{0,40}}[`*\"”]{{0,3}},?[ \t]{{0,40}}(?:(?P<arrow>{ARROW})|(?P<equality>===?|≡|=(?![=>]))"
     rf"|(?P<returns>{SAID})|(?P<colon>:)(?=[ \t])"
     rf"|;?[ \t]{{0,9}}(?P<comment>#|//|--)[ \t]{{0,20}}(?:(?:{ARROW}|==?)[ \t]{{0,9}})?"
-    rf"(?:(?:(?:expected )?(?:output|result|out|expected)|prints|{SAID})[ \t]{{0,3}}[:=]?[ \t]{{0,9}})?)"
+    rf"(?:(?:(?:expected )?(?:output|result|out|expected|answer)(?:[ \t]is\b)?|expects?|prints|{SAID})[ \t]{{0,3}}[:=]?"
+    rf"[ \t]{{0,9}}(?:{ARROW})?[ \t]{{0,9}})?)"
     rf"[ \t]{{0,40}}(?:returns?[ \t:]{{1,9}})?",
     re.IGNORECASE,
 )
@@ -56,9 +58,17 @@ _BAD_WORD = re.compile(
     re.IGNORECASE,
 )
 _FOLLOWING = re.compile(r"[ \t]{0,40}(?:#[^\n]{0,2000})?(?=\n|\Z)")
+_EXPECTED_BELOW = re.compile(r"[ \t]{0,40}\n[^\n]{0,20}\bexpected\b", re.IGNORECASE)
+_NUMBER_OF_LIST = re.compile(r"\d{1,2}[.:)][ \t]{1,4}[^\W\d]")  # behind a comment's mark
+_CHANGED = re.compile(  # a name whose value is no longer what it was given
+    r"^[ \t]{0,80}(?:>>>[ \t]{0,9})?([^\W\d]\w{0,60})"
+    r"(?:\.\w{1,40}\(|\[[^\]\n]{0,80}\][ \t]{0,9}=(?!=)|[ \t]{0,9}[-+*/%|&^]{1,2}=)",
+    re.MULTILINE,
+)
 _WRAPPER = re.compile(r"(?<![\w.])(?:print|pprint(?:\.pprint)?|console\.log|println!?|puts)[ \t]?\([ \t]{0,9}\Z")
 _PRINTS = re.compile(r"[ \t`]{1,9}(?:(?:should|must|will|would)[ \t])?(?:prints?|displays?|outputs?|shows?)[ \t]{1,9}")
 _BARE_WORD = re.compile(r"[^\W\d_]+(?: [^\W\d_]+){0,8}")
+_SAID_END = re.compile(r"[ \t`]{0,4}(?:,|and\b)")
 _CLOSED = re.compile(r"[ \t]{0,9}\)")
 
 
@@ -67,12 +77,14 @@ def call_examples(source: Source) -> Iterator[Example]:
     method = "." in (source.signature.entry_point or "")
     owner = r"(?:[^\W\d]\w{0,50}(?:\(\))?\.)?" if method else ""
     call = re.compile(rf"(?<![\w.]){owner}{re.escape(source.name)}[ \t]?\(")
+    class_name = (source.signature.entry_point or "").rpartition(".")[0]
+    has_state = any(definition.name == f"{class_name}.__init__" for definition in source.definitions)
     end = count = 0
     names = _Names(source)
     for match in call.finditer(source.text):
         if count >= MAX_EXAMPLES or source.reader.budget <= 0:
             break
-        if match.start() < end:
+        if match.start() < end or (has_state and _was_used(source, match)):
             continue
         source.reader.names = names.before(match.start())
         try:
@@ -83,6 +95,14 @@ def call_examples(source: Source) -> Iterator[Example]:
             source.reader.names = {}
         count, end = count + 1, example.end
         yield example
+
+
+def _was_used(source: Source, call: re.Match[str]) -> bool:
+    """Whether the object of a call was called before, so that it is no new one."""
+    name, dot, _ = call[0].partition(".")
+    if not dot or name.endswith(")"):
+        return False
+    return re.search(rf"(?<![\w.]){re.escape(name)}\.\w{{1,60}}\(", source.text[: call.start()]) is not None
 
 
 def bare_call_examples(source: Source) -> Iterator[Example]:
@@ -113,6 +133,8 @@ def _example(source: Source, start: int, opening: int) -> Example:
     """The example of the call that begins at `start`. Raises `NotLiteral` if there is none."""
     text = source.text
     line_start = source.line(source.line_number(start))[0]
+    if not text[line_start:start].strip() and text[max(0, line_start - 2) : line_start] == "(\n":
+        line_start = source.line(source.line_number(line_start) - 1)[0]
     if start - line_start > 2_000:
         line_start = start - 2_000
     before = text[line_start:start]
@@ -161,6 +183,8 @@ def _shown(source: Source, call: ShownCall, *, prompt: bool) -> Example:
         if style != "comment" and assigned is None:
             expected, end = _related(source, relation, prompt=prompt)
             return call.example(end, expected, "arrow" if style == "colon" else style)
+        if style == "comment" and _NUMBER_OF_LIST.match(text, relation.end()):
+            raise NotLiteral
         if style == "comment" and alone and relation.end() < source.line_end(end):
             try:
                 expected, comment_end = source.stated(relation.end())
@@ -245,12 +269,23 @@ def _below(source: Source, end: int, *, prompt: bool) -> tuple[str, int]:
     at = start + (mark.end() if mark else 0)
     if text[at : at + 3] in ('"""', "'''"):
         raise NotLiteral
+    if prompt and second:
+        source.reader.names = {}  # what the call may have changed
     value, end = source.value(at)
+    if _EXPECTED_BELOW.match(text, end):
+        raise NotLiteral  # this is what came out
     if _FOLLOWING.match(text, end) is None and not (mark and mark[0].strip() and source.ends(end)):
         raise NotLiteral
     last = source.line_number(end)
     after = text[slice(*source.line(last + 1))].strip()
     bare_value = mark is None or not mark[0].strip()
+    if mark is not None and (sign := mark[0].strip()) in ("#", "//") and after.startswith(sign):
+        try:
+            source.value(source.line(last + 1)[0] + source.text[slice(*source.line(last + 1))].index(sign) + len(sign))
+        except NotLiteral:
+            pass  # words
+        else:
+            raise NotLiteral  # of several outputs nobody knows which is whose
     if (
         prompt
         and bare_value
@@ -298,7 +333,25 @@ class _Names:
                 value, end = "", -1
             usable = end >= 0 and _FOLLOWING.match(source.text, end) is not None
             self._given.append((assignment.start(), assignment[1], value if usable else ""))
+        self._given += [(change.start(), change[1], "") for change in _CHANGED.finditer(source.text)]
+        self._given += _said(source)
+        self._given.sort(key=lambda given: given[0])
 
     def before(self, place: int) -> dict[str, str]:
         names = {name: value for start, name, value in self._given if start < place}  # the last one counts
         return {name: value for name, value in names.items() if value}
+
+
+def _said(source: Source) -> Iterator[tuple[int, str, str]]:
+    """Where a sentence gives a parameter a value, "For nums = [3, 6], the output should be": place, name, value."""
+    names = "|".join(re.escape(parameter.name) for parameter in source.parameters)
+    said = re.compile(
+        rf"(?:\b(?:for|given|and|with)|,)[ \t]{{1,4}}`?({names})[ \t]{{0,9}}=(?!=)[ \t]{{0,9}}", re.IGNORECASE
+    )
+    for match in itertools.islice(said.finditer(source.text) if names else (), MAX_EXAMPLES):
+        try:
+            value, end = source.value(match.end())
+        except NotLiteral:
+            continue
+        if _SAID_END.match(source.text, end):
+            yield match.start(), match[1], value

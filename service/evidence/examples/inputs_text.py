@@ -117,6 +117,8 @@ def as_arguments(source: Source, items: Arguments) -> Arguments:
     """
     parameters = [p for p in source.parameters if not p.name.startswith("*")]
     known = [parameter.name for parameter in parameters]
+    by_lower = {name.lower(): name for name in known}
+    items = [(name and by_lower.get(name.lower(), name), value) for name, value in items]
     names = [name for name, _ in items]
     if None in names and any(name is not None for name in names):
         raise NotLiteral
@@ -127,7 +129,7 @@ def as_arguments(source: Source, items: Arguments) -> Arguments:
             ordered = sorted(items, key=lambda item: known.index(str(item[0])))
             in_place = [item[0] == known[place] for place, item in enumerate(ordered)]
             items = [(None if all(in_place[: place + 1]) else item[0], item[1]) for place, item in enumerate(ordered)]
-        elif any(name in known and known.index(str(name)) != place for place, name in enumerate(names)):
+        elif any(name in known for name in names):
             raise NotLiteral
         else:
             items = [(None, value) for _, value in items]

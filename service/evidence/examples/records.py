@@ -50,17 +50,30 @@ def _record(source: Source, start: int) -> Example:
     outputs = [keys[name] for name in _OUTPUTS if name in keys]
     if len(inputs) != 1 or len(outputs) != 1:
         raise NotLiteral
-    given = value[inputs[0]]
+    given, shown = value[inputs[0]], value[outputs[0]]
+    if str(inputs[0]).lower() == "inputs" and str(outputs[0]).lower() == "outputs":
+        raise NotLiteral  # lists of several examples
+    if _is_encoded(given) and _is_encoded(shown) and not any(p.annotation == "str" for p in source.parameters):
+        raise NotLiteral
     names = [parameter.name for parameter in source.parameters]
+    num_required = sum(parameter.default is None for parameter in source.parameters)
     if isinstance(given, dict) and set(given) <= set(names) and given:
         items: Arguments = [(str(name), as_source(item)) for name, item in given.items()]
-    elif isinstance(given, list) and (len(names) > 1 or str(inputs[0]).lower() in ("args", "arguments", "params")):
+    elif isinstance(given, list) and (num_required > 1 or str(inputs[0]).lower() in ("args", "arguments", "params")):
         items = [(None, as_source(item)) for item in given]
-    elif len(names) == 1:
+    elif num_required == 1:
         items = [(None, as_source(given))]
     else:
         raise NotLiteral
-    return Example(start, end, "record", rendered(as_arguments(source, items)), as_source(value[outputs[0]]))
+    return Example(start, end, "record", rendered(as_arguments(source, items)), as_source(shown))
+
+
+def _is_encoded(value: object) -> bool:
+    """Whether a text is the source of a value that is no text."""
+    try:
+        return isinstance(value, str) and not isinstance(ast.literal_eval(value), str)
+    except (SyntaxError, ValueError):
+        return False
 
 
 def _parametrized(source: Source, decorator: re.Match[str]) -> Iterator[Example]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from service.evidence.examples.types import Parameter
@@ -172,17 +172,19 @@ def signature_of(prompt: str, definitions: Sequence[Definition]) -> Signature:
     unfinished = [definition for definition in definitions if definition.unfinished]
     if unfinished:
         return _of(unfinished[-1])
-    name = named_in_text(prompt)
+    written = {definition.name.split(".")[-1] for definition in definitions}
+    name = named_in_text(prompt, written)
     if name is None:
         names = Counter(match["name"] for match in _TESTED.finditer(prompt) if match["name"] not in BUILTINS)
-        name = names.most_common(1)[0][0] if names else None
+        asked = Counter({name: count for name, count in names.items() if name not in written})
+        name = (asked or names).most_common(1)[0][0] if names else None
     if name is None and (foreign := _FOREIGN.search(prompt)):
         name = foreign["name"] or foreign["typed"] or foreign["ruby"]
     defined = [definition for definition in definitions if definition.name.split(".")[-1] == name]
     if defined:
         return _of(defined[-1])
     if name is not None:
-        return Signature(name, *_quoted_signature(prompt, name))
+        return Signature(name, *quoted_signature(prompt, name))
     return _of(definitions[0]) if len(definitions) == 1 else Signature(None)
 
 
@@ -221,14 +223,15 @@ def _of(definition: Definition) -> Signature:
     return Signature(definition.name, definition.parameters, definition.returns, definition)
 
 
-def named_in_text(prompt: str) -> str | None:
-    """The name that the words around it make a function's name."""
-    for pattern in (_ENTRY, _NAMED, _BEFORE_NOUN, _QUOTED_CALL, _BARE_CALL, _IMPERATIVE):
-        for match in pattern.finditer(prompt):
-            name = match["name"]
-            if name not in BUILTINS and name.lower() not in _SMALL_WORDS and _is_name(pattern, match):
-                return str(name)
-    return None
+def named_in_text(prompt: str, written: Container[str] = ()) -> str | None:
+    """The name that the words around it make a function's name, one that is not written yet before one that is."""
+    named = [
+        str(name)
+        for pattern in (_ENTRY, _NAMED, _BEFORE_NOUN, _QUOTED_CALL, _BARE_CALL, _IMPERATIVE)
+        for match in pattern.finditer(prompt)
+        if (name := match["name"]) not in BUILTINS and name.lower() not in _SMALL_WORDS and _is_name(pattern, match)
+    ]
+    return next((name for name in named if name not in written), named[0] if named else None)
 
 
 def _is_name(pattern: re.Pattern[str], match: re.Match[str]) -> bool:
@@ -253,7 +256,7 @@ def _are_names(inside: str) -> bool:
     return all(part.isidentifier() for part in parts) and inside.strip() != ""
 
 
-def _quoted_signature(prompt: str, name: str) -> tuple[tuple[Parameter, ...], str | None]:
+def quoted_signature(prompt: str, name: str) -> tuple[tuple[Parameter, ...], str | None]:
     """The parameters of a call in the text that names them, `name(a, b)`, and what it returns where that is said."""
     for match in re.finditer(rf"\b{re.escape(name)}[ \t]{{0,3}}\(", prompt):
         inside, end = bracketed(prompt, match.end())

@@ -20,13 +20,15 @@ Arguments = list[tuple[str | None, str]]  # keyword or None, source
 _PLAIN = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\r": " ", "\u2212": "-", "\u200b": " "})
 _CONTINUED = re.compile(r"^([ \t]{0,80})\.\.\.(?=[ \t])", re.MULTILINE)  # a doctest's second line
 _TAG = re.compile(r"</?(?:input|output|example)s?>", re.IGNORECASE)
+_MARKUP = re.compile(r"</?(?:strong|b|em|i|code|pre|p|ul|li|span|font|div|sup|sub)(?:[ ][^<>\n]{0,200})?>")
 _WORD_OF_TAG = {"<input>": "Input: ", "<output>": "Output: "}  # as long as the tags
 _QUOTED = re.compile(r"(?:^[ \t]{0,9}>(?!>)[^\n]{0,4000}(?:\n|\Z)){2,400}", re.MULTILINE)  # a block quote of Markdown
 _QUOTE_MARK = re.compile(r"^([ \t]{0,9})>(?!>)", re.MULTILINE)
 
 # A sentence goes on behind a value only in these ways; after anything else the value may be part of more.
 _END = re.compile(
-    r"[ \t`\"”*)\]]{0,12}(?:\Z|\n|'{3}|[.;,:!?](?=[\s`\"”)]|'{3}|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]|[✓✔✅。；，]"
+    r"[ \t`\"”*)\]]{0,12}(?:\Z|\n|'{3}|(?:[.;,:]|(?<!\d)!)(?=[\s`\"”)]|'{3}|\Z)|#|//(?![ \t]?[\d({\[])|--|\((?!or\b)"
+    r"|[—–](?!or\b)(?![ \t]?(?:[\d({\['\"]|\w{1,60}\())|-[ \t](?!(?:[\d({\['\"]|\w{1,60}\())|[✓✔✅。；，]"
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
 _STEP = re.compile(r"[ \t`]{0,8}(?:-{1,3}>|={1,3}>|[→⇒➞]|,?[ \t]then\b)")  # the value is a step on the way to another
@@ -36,10 +38,18 @@ _TAKEN_BACK = re.compile(
     r"\b(?:should|expected|wrong|incorrect|not|bug|actual|correct)\b",
     re.IGNORECASE,
 )
+_SAYS_SHOULD = re.compile(r"\b(?:should|must|expect\w*|want\w*)\b", re.IGNORECASE)
+_DOUBTED = re.compile(
+    r"\b(?:(?:should|ought to)(?: have| be| return| give| equal)|(?<!as )expected|(?:I|we) (?:want|expect)"
+    r"|supposed to|wrong|incorrect|rather than|the optimum)\b",
+    re.IGNORECASE,
+)
 _NEGATED = re.compile(r"\b(?:not|never|isn't|doesn't|don't|shouldn't|cannot|can't|won't|no longer)\b", re.IGNORECASE)
 _WRONG = re.compile(
     r"\b(?:wrong(?:ly)?|incorrect(?:ly)?|bug(?:gy)?|invalid examples?|currently|bad|mistake(?:nly)?|broken"
-    r"|counter-?example|instead of|unlike|actual(?:ly)?|previously|old version)\b",
+    r"|counter-?example|reproduc\w{1,4}|observed|neither|avoid|prevent|why (?:does|do|is)|how come|false that"
+    r"|(?:possible|old) (?:output|result|answer|code)|before the change|instead of|unlike|actual(?:ly)?"
+    r"|previously|old version)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.;:,](?=\s)")
@@ -76,6 +86,7 @@ class Source:
         raw = prompt.translate(_PLAIN)
         text = _CONTINUED.sub(r"\1   ", raw)
         text = _TAG.sub(lambda tag: _WORD_OF_TAG.get(tag[0].lower(), " " * len(tag[0])), text)
+        text = _MARKUP.sub(lambda tag: " " * len(tag[0]), text)
         text = _QUOTED.sub(lambda quote: _QUOTE_MARK.sub(r"\1 ", quote[0]), text)
         starts = [0, *(match.end() for match in re.finditer("\n", text))]
         return cls(text, raw, signature, definitions, LiteralReader(text, BUDGET), starts)
@@ -143,7 +154,16 @@ class Source:
             and _STEP.match(self.text, place) is None
             and (more is None or self._begins_example(more.end()))
             and _TAKEN_BACK.match(self.text, place) is None
+            and not self._doubted(place)
         )
+
+    def _doubted(self, place: int) -> bool:
+        """Whether the rest of the line, up to the next call, says what the value should have been."""
+        start, end = self.line(self.line_number(place))
+        if _SAYS_SHOULD.search(self.text, max(start, place - 300), place):
+            return False
+        rest = self.text[place : min(end, place + 120)]
+        return _DOUBTED.search(rest.partition(f"{self.name}(")[0] if self.name else rest) is not None
 
     def _begins_example(self, place: int) -> bool:
         """Whether the value here is an input, as 8 is in `7 -> True, 8 -> False`, and not more of the value before."""
@@ -165,15 +185,22 @@ class Source:
         """Whether the words before this place say that what follows is not so."""
         number = self.line_number(place)
         before = self.text[max(self.line(number)[0], place - 300) : place]
-        if _WRONG.search(before) or _NEGATED.search(_SENTENCE.split(before)[-1]):
+        if (
+            before.lstrip().startswith(("❌", "✗", "✘"))
+            or _WRONG.search(before)
+            or _NEGATED.search(_SENTENCE.split(before)[-1])
+        ):
             return True
-        for above in range(number - 1, max(-1, number - 6), -1):
+        crossed = False  # a blank line or a fence, above which only a heading speaks of what is here
+        for above in range(number - 1, max(-1, number - 8), -1):
             start, end = self.line(above)
             heading = self.text[start : min(end, start + 300)].strip()
-            if not heading and above < number - 1:
-                return False
-            if heading.endswith(":"):
+            if not heading or heading.startswith("```"):
+                crossed = True
+            elif heading.endswith((":", ":**")) or heading.startswith("#") or heading[:2] == heading[-2:] == "**":
                 return _WRONG.search(heading) is not None or _NEGATED.search(heading) is not None
+            elif crossed:
+                return False
         return False
 
     def free(self, start: int, end: int) -> bool:

@@ -68,12 +68,13 @@ def test_styles_that_others_bring_are_read(name: str) -> None:
     assert right >= 0.95 * gold, differences
 
 
-def test_strange_samples_are_left_rather_than_misread() -> None:
-    """Before the reader was mended for them, precision was 0.71 and recall 0.43; half of them are traps."""
-    by_style, differences = tallies("stdin_prompts.txt")
+@pytest.mark.parametrize(("name", "recall"), [("stdin_prompts.txt", 0.6), ("function_prompts.txt", 0.6)])
+def test_strange_examples_are_left_rather_than_misread(name: str, recall: float) -> None:
+    """Before the reader was mended for them, precision was 0.71 and 0.76; a third of each file are traps."""
+    by_style, differences = tallies(name)
     gold, read, right = (sum(getattr(tally, key) for tally in by_style.values()) for key in ("gold", "read", "right"))
-    assert right >= 0.98 * read, differences
-    assert right >= 0.6 * gold, differences
+    assert right >= 0.96 * read, differences
+    assert right >= recall * gold, differences
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Whether what was read can be an example of this function: by its annotations, and by what the prompt says of it.
+
+A function that returns nothing, draws at random or takes nodes of a list or a tree has no examples that a literal call
+could show. A value of another family than its annotation was read from something else.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from service.evidence.examples.signature import Signature
+from service.evidence.examples.types import Example
+
+_NO_VALUE = re.compile(r"None\Z|(?:typing\.|collections\.abc\.)?(?:Async)?(?:Iterator|Iterable|Generator)\b")
+_NODES = re.compile(r"\b(?:ListNode|TreeNode|Node)\b")
+_RETURNS_NOTHING = re.compile(
+    r"\b(?:(?:does not|doesn't|must not|should not|shouldn't|do not|don't|without) return(?:ing|s)? "
+    r"(?:anything|a value|any(?: value)?)|return(?:s|ing)? nothing|nothing (?:is|to be) returned)\b",
+    re.IGNORECASE,
+)
+_RANDOM = re.compile(
+    r"\bin (?:a )?random order\b"
+    r"|\brandom(?:ly)? (?:number|integer|item|element|choice|order|permutation|shuffled?|sample|pick)"
+    r"|\.seed\(|\bshuffles?\b",
+    re.IGNORECASE,
+)
+_ASKS_FOR_HELP = re.compile(
+    r"\bwhat(?:'s| is| am I doing) wrong\b|\bhow (?:do|can|should) I fix\b|\bmy code\b"
+    r"|\bwhere is the (?:bug|mistake)\b",
+    re.IGNORECASE,
+)
+_FAMILIES = {
+    **dict.fromkeys(("str",), "text"),
+    **dict.fromkeys(("int", "float", "bool", "complex"), "number"),
+    **dict.fromkeys(("list", "tuple", "sequence"), "row"),
+    **dict.fromkeys(("set", "frozenset"), "set"),
+    **dict.fromkeys(("dict", "mapping"), "mapping"),
+}
+
+
+def has_examples(prompt: str, signature: Signature) -> bool:
+    """Whether literal calls can show what this function does: it returns a value, the same one each time."""
+    if _NO_VALUE.match((signature.returns or "").strip()) or _RETURNS_NOTHING.search(prompt):
+        return False
+    if any(_NODES.search(parameter.annotation or "") for parameter in signature.parameters):
+        return False
+    return _RANDOM.search(prompt) is None
+
+
+def is_plausible(example: Example, prompt: str, signature: Signature) -> bool:
+    """Whether the values are of their annotations' families, and no list of a class's operations."""
+    definition = signature.definition
+    is_written = definition is not None and not definition.unfinished
+    if is_written and example.style in ("comment", "doctest") and _ASKS_FOR_HELP.search(prompt):
+        return False  # what the asker's own program does
+    owner = (signature.entry_point or "").rpartition(".")[0]
+    if owner and re.match(rf"\[['\"]{re.escape(owner)}['\"]", example.arguments or ""):
+        return False
+    if not _is_of(ast.parse(example.expected or "None", mode="eval").body, signature.returns):
+        return False
+    call = ast.parse(f"f({example.arguments})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    annotations = {parameter.name: parameter.annotation for parameter in signature.parameters}
+    by_place = [p.annotation for p in signature.parameters if not p.name.startswith("*")]
+    if any(name.startswith("*") and not name.startswith("**") for name in annotations):
+        by_place = []
+    given = [*zip(call.args, by_place, strict=False), *((k.value, annotations.get(k.arg or "")) for k in call.keywords)]
+    return all(_is_of(value, annotation) for value, annotation in given)
+
+
+def _is_of(value: ast.expr, annotation: str | None) -> bool:
+    wanted, found = _family(annotation), _family_of(value)
+    return wanted is None or found is None or wanted == found
+
+
+def _family(annotation: str | None) -> str | None:
+    """The family of a plain annotation; None for a union, a name of the program's own or none."""
+    bare = (annotation or "").strip().strip("'\"")
+    optional = re.fullmatch(r"(?:typing\.)?Optional\[(.*)\]", bare)
+    bare = optional[1] if optional else bare
+    return None if "|" in bare else _FAMILIES.get(bare.split("[")[0].removeprefix("typing.").lower())
+
+
+def _family_of(value: ast.expr) -> str | None:
+    """The family of a literal; None for None, and what is no literal alone."""
+    if isinstance(value, ast.UnaryOp):
+        value = value.operand
+    if isinstance(value, ast.Constant):
+        return _FAMILIES.get(type(value.value).__name__)
+    kinds = {ast.List: "row", ast.Tuple: "row", ast.Set: "set", ast.Dict: "mapping"}
+    return kinds.get(type(value))
