@@ -40,7 +40,7 @@ MAX_PROMPT = 200_000  # characters that are read
 _READS_STDIN = re.compile(
     r"st(?:d|andard )\s?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
     r"|read(?:s|ing)? (?:from )?(?:the )?input"
-    r"|\binput file|per test"
+    r"|\binput file|per test|from the keyboard"
     r"|entrée standard|standardeingabe|entrada est[áa]ndar|entrada padr[ãa]o|стандартного ввода|标准输入|標準入力",
     re.IGNORECASE,
 )

@@ -14,7 +14,7 @@ from service.evidence.examples.types import Example
 
 ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
-    r"(?:(?:should|must|would|will|shall|has to|needs to|ought to|is supposed to|is expected to)[ \t])?"
+    r"(?:(?:should|must|would|will|shall|has to|needs to|ought to|is supposed to|is expected to)[ \t](?:just[ \t])?)?"
     r"(?:returns?|gives?|yields?|be|is|equals?(?: to)?|evaluates? to|outputs?|produces?|results? in|becomes?|returning"
     r"|ergibt|liefert|renvoie|retourne|donne|devuelve|retorna|返回|возвращает"
     r"|(?:you|we|I)(?:'ll|'d|[ \t]will|[ \t]would|[ \t]should)?[ \t](?:get|expect|want))"

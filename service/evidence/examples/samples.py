@@ -18,7 +18,9 @@ from service.evidence.examples.types import Example
 _NOT_BY_SAMPLES = re.compile(
     r"interactive (?:problem|task)|\binteractor\b|^\W{0,9}interaction\W{0,9}$|\bfflush\b|stdout\.flush"
     r"|\bflush\w{0,3} (?:the )?(?:output|stdout)|интерактивн|interativo|interactif|交互题|インタラクティブ"
-    r"|\bany of them\b|\b(?:print|output|find|give|report) any\b|\bany (?:valid|correct|such|one)\b[^.\n]{0,60}accept"
+    r"|\bany of them\b|\b(?:print|output|find|give|report) any\b"
+    r"(?! (?:prompts?|other|extra|additional|text|messages?|more|unnecessary))"
+    r"|\bany (?:valid|correct|such|one)\b[^.\n]{0,60}accept"
     r"|multiple (?:valid |correct |possible |optimal )?(?:answers|solutions|outputs)|another valid|special judge"
     r"|\b(?:print|output|list|write)\b[^.\n]{0,60}in any order|any (?:valid )?order is|любо[йе] из|任意一个|どれを出力"
     r"|any (?:answer|solution|output) (?:will be|is|are)",
@@ -36,7 +38,7 @@ _PROSE_WORD = re.compile(
     re.IGNORECASE,
 )
 _DATA = re.compile(r"[-+]?\d[\d.,eE+-]*|[-+#.*@_/\\|<>=!?^~$%&]+|YES|NO|Yes|No|true|false|True|False|[A-Za-z]")
-_ARGUMENTS = re.compile(r"[ \t]{0,9}(?:[A-Za-z_]\w{0,40} ?= ?\S|[\[\"'({])")
+_ARGUMENTS = re.compile(r"[ \t]{0,9}(?:[A-Za-z_]\w{0,40}(?:\[\w{0,9}\])? ?= ?\S|[\[\"'({])")
 # What stands for data, or beside it, and is not the data.
 _ELISION = re.compile(
     r"[ \t]{0,9}(?:\[?\.{3}\]?|\[?…\]?|⋮|:|\(\d* ?more [^\n]{0,40}\))[ \t]{0,9}|[^\n]{0,4000} (?:\.{3}|…)"
