@@ -69,7 +69,7 @@ screenshots: .make/browser  ## docs/images: the page, desktop and phone, light a
 bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-reproduce-mini: .make/test  ## train models/plaudit-mini again (half an hour) and compare; without ../shared/data from packages
+reproduce-mini: .make/test  ## train models/plaudit-mini again (an hour) and compare; without ../shared/data from packages
 	@if [ -e "$(MINI_DATA)/samples.python.jsonl.gz" ]; then \
 	  echo 'data: $(MINI_DATA), what models/plaudit-mini was trained on'; \
 	  nice $(BIN)/plaudit-train all training/recipes/mini.toml --run runs/mini --publish runs/mini/published \
