@@ -68,7 +68,6 @@ class Block:
         is_sample: whether the label, or a heading above, says that it is a sample.
         is_code: whether the text is fenced or indented as code is, and more than names of variables.
         is_fenced: whether it is fenced.
-        is_inline: whether it stands behind its label.
         lines: as they are, without blank lines around them.
         certain: whether it is known where the text ends.
     """
@@ -81,7 +80,6 @@ class Block:
     is_sample: bool = False
     is_code: bool = False
     is_fenced: bool = False
-    is_inline: bool = False
     lines: tuple[str, ...] = ()
     certain: bool = False
 
@@ -103,15 +101,15 @@ def labelled_blocks(source: Source) -> list[Block]:
                 blocks.append(Block(start, end, None))
             number += 1
             continue
-        known = {
-            "number": label["after"] or label["before"] or "",
-            "is_expected": (label["lead"] or "").lower().startswith(("expected", "correct")),
-            "is_sample": _says_sample(label, heading=heading),
-        }
-        found = _inline(source, number, start + label.end(), label, known) if rest else None
-        if found is None:
-            below = Block(start, end, bool(label["input"]), **known)  # type: ignore[arg-type]
-            found = [_filled(source, number + 1, below)]
+        block = Block(
+            start,
+            end,
+            bool(label["input"]),
+            number=label["after"] or label["before"] or "",
+            is_expected=(label["lead"] or "").lower().startswith(("expected", "correct")),
+            is_sample=_says_sample(label, heading=heading),
+        )
+        found = _inline(source, start + label.end(), block) if rest else [_filled(source, number + 1, block)]
         blocks += found
         number = source.line_number(found[-1].end) + 1
     return blocks
@@ -132,37 +130,34 @@ def _is_other_label(line: str) -> bool:
     return len(text) <= MAX_LABEL and len(text.split()) <= 6 and _OTHER_LABEL.fullmatch(text) is not None
 
 
-def _inline(
-    source: Source, number: int, start: int, label: re.Match[str], known: dict[str, object]
-) -> list[Block] | None:
-    """The block behind a label on its line, or both blocks of `Input: 3 Output: 9`; None where both are doubtful."""
-    first, end = source.line(number)
+def _inline(source: Source, place: int, block: Block) -> list[Block]:
+    """What stands behind a label on its line: its text, or both texts of `Input: 3 Output: 9`.
+
+    Args:
+        source: the prompt.
+        place: behind the label.
+        block: of the label, without text.
+    """
+    number, end = source.line_number(block.start), block.end
     raw = _characters(source, number)
-    behind = _OUTPUT_BEHIND.search(raw[start : min(end, start + 400)]) if label["input"] else None
+    behind = _OUTPUT_BEHIND.search(raw[place : min(end, place + 400)]) if block.is_input else None
     if behind is not None:
-        texts = raw[start : start + behind.start()].strip(), raw[start + behind.end() : end].strip()
+        middle, second = place + behind.start(), place + behind.end()
+        texts = raw[place:middle].strip(), raw[second:end].strip()
         ticked = all(len(text) > 1 and text[0] == text[-1] == "`" for text in texts)
-        plain = all(re.fullmatch(r"[-+\d., ]{1,80}", text) for text in texts)
-        sides = ((True, start, start + behind.start()), (False, start + behind.end(), end))
+        given, shown = (text.strip("`") for text in texts)
+        both = replace(
+            block,
+            is_code=ticked and _is_more_than_names([given, shown]),
+            certain=ticked or all(re.fullmatch(r"[-+\d., ]{1,80}", text) for text in texts),
+        )
         return [
-            Block(
-                first if is_input else low,
-                high,
-                is_input,
-                is_inline=True,
-                is_code=ticked and _is_more_than_names([text.strip("`") for text in texts]),
-                lines=(text.strip("`"),),
-                certain=ticked or plain,
-                **known,  # type: ignore[arg-type]
-            )
-            for (is_input, low, high), text in zip(sides, texts, strict=True)
+            replace(both, end=middle, lines=(given,)),
+            replace(both, start=second, is_input=False, lines=(shown,)),
         ]
     below = source.text[slice(*source.line(number + 1))]
     certain = not below.strip() or LABEL.match(below) is not None or _SECTION.match(below) is not None
-    text = raw[start:end].strip().strip("`")
-    return [
-        Block(first, end, bool(label["input"]), is_inline=True, lines=(text,), certain=certain, **known)  # type: ignore[arg-type]
-    ]
+    return [replace(block, lines=(raw[place:end].strip().strip("`"),), certain=certain)]
 
 
 def _characters(source: Source, number: int) -> str:
