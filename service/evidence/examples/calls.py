@@ -12,6 +12,7 @@ from service.evidence.examples.literals import NotLiteral
 from service.evidence.examples.source import MAX_EXAMPLES, Source, rendered
 from service.evidence.examples.types import Example
 
+MAX_USED = 4_000  # characters before a call in which its object may have been called
 ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
     r"(?:(?:should|must|would|will|shall|has to|needs to|ought to|is supposed to|is expected to)[ \t](?:just[ \t])?)?"
@@ -102,7 +103,8 @@ def _was_used(source: Source, call: re.Match[str]) -> bool:
     name, dot, _ = call[0].partition(".")
     if not dot or name.endswith(")"):
         return False
-    return re.search(rf"(?<![\w.]){re.escape(name)}\.\w{{1,60}}\(", source.text[: call.start()]) is not None
+    before = source.text[max(0, call.start() - MAX_USED) : call.start()]
+    return re.search(rf"(?<![\w.]){re.escape(name)}\.\w{{1,60}}\(", before) is not None
 
 
 def bare_call_examples(source: Source) -> Iterator[Example]:
@@ -333,7 +335,8 @@ class _Names:
                 value, end = "", -1
             usable = end >= 0 and _FOLLOWING.match(source.text, end) is not None
             self._given.append((assignment.start(), assignment[1], value if usable else ""))
-        self._given += [(change.start(), change[1], "") for change in _CHANGED.finditer(source.text)]
+        changes = itertools.islice(_CHANGED.finditer(source.text), MAX_EXAMPLES)
+        self._given += [(change.start(), change[1], "") for change in changes]
         self._given += _said(source)
         self._given.sort(key=lambda given: given[0])
 
