@@ -147,6 +147,8 @@ async def test_a_single_request_waits_for_two_slices_of_a_large_group_at_most(
         (completion,) = completions_of(await asked)
         waited.append(num_slices(slices) - before)
         assert completion["status"] == "ok"
+        if waited[-1] <= TWO_SLICES_AND_ITS_OWN:
+            break  # asked once more, the large group might just have ended
 
     assert min(waited) <= TWO_SLICES_AND_ITS_OWN
     assert not large.done()
