@@ -20,6 +20,7 @@ from service.evidence.examples.misnamed import misnamed
 from service.evidence.examples.plausible import has_examples, is_plausible
 from service.evidence.examples.records import record_examples
 from service.evidence.examples.render import ExplainedExample, as_assert, as_case, explain
+from service.evidence.examples.sample_blocks import STDIN
 from service.evidence.examples.samples import cell_samples, sample_examples
 from service.evidence.examples.signature import (
     Definition,
@@ -38,14 +39,14 @@ __all__ = ["Example", "ExplainedExample", "Parameter", "Reading", "as_assert", "
 MAX_PROMPT = 200_000  # characters that are read
 
 _READS_STDIN = re.compile(
-    r"st(?:d|andard )\s?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
+    rf"{STDIN}|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
     r"|read(?:s|ing)? (?:from )?(?:the )?input"
     r"|\binput file|per test|from the keyboard"
     r"|entrée standard|standardeingabe|entrada est[áa]ndar|entrada padr[ãa]o|стандартного ввода|标准输入|標準入力",
     re.IGNORECASE,
 )
 
-_SAYS_STDIN = re.compile(r"\bst(?:d|andard )\s?in(?:put)?\b", re.IGNORECASE)
+_SAYS_STDIN = re.compile(rf"\b{STDIN}\b", re.IGNORECASE)
 _INPUT_CALL = re.compile(r"\binput\(|\bsys\.stdin\b|\bopen\(0")
 
 
@@ -74,9 +75,9 @@ def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> R
     signature = _signature(prompt, definitions, entry_point)
     if entry_point is None and signature.entry_point == "main":
         signature = Signature(None)  # the program itself
-    samples: tuple[Example, ...] = ()
-    if entry_point is None and (other := _other_function(prompt, signature, completions)) is not None:
+    elif entry_point is None and (other := _other_function(prompt, signature, completions)) is not None:
         signature = _signature(prompt, definitions, other)
+    samples: tuple[Example, ...] = ()
     reads_stdin = _READS_STDIN.search(prompt) is not None
     unsure = entry_point is None and not signature.parameters and _SAYS_STDIN.search(prompt) is not None
     if signature.entry_point is None or unsure:
@@ -132,8 +133,8 @@ def _signature(prompt: str, definitions: Sequence[Definition], entry_point: str 
 
 def _other_function(prompt: str, signature: Signature, completions: Sequence[str]) -> str | None:
     """The function that the completions define and the prompt names, where it is not the one that was found."""
-    own = {d.name.rpartition(".")[2] for text in completions for d in definitions_of(text)}
-    if signature.entry_point is None or not own or signature.entry_point.rpartition(".")[2] in own:
+    name = (signature.entry_point or "").rpartition(".")[2]
+    if not name or not completions or signature_of_completions(completions, prompt, name).definition is not None:
         return None
     other = (signature_of_completions(completions, prompt, None).entry_point or "").rpartition(".")[2]
     return other if other and re.search(rf"\b{re.escape(other)}\b", prompt) else None

@@ -283,7 +283,7 @@ def _below(source: Source, end: int, *, prompt: bool) -> tuple[str, int]:
     bare_value = mark is None or not mark[0].strip()
     if mark is not None and (sign := mark[0].strip()) in ("#", "//") and after.startswith(sign):
         try:
-            source.value(source.line(last + 1)[0] + source.text[slice(*source.line(last + 1))].index(sign) + len(sign))
+            source.value(text.index(sign, source.line(last + 1)[0]) + len(sign))
         except NotLiteral:
             pass  # words
         else:

@@ -31,7 +31,7 @@ _ASKS_FOR_HELP = re.compile(
     re.IGNORECASE,
 )
 _FAMILIES = {
-    **dict.fromkeys(("str",), "text"),
+    "str": "text",
     **dict.fromkeys(("int", "float", "bool", "complex"), "number"),
     **dict.fromkeys(("list", "tuple", "sequence"), "row"),
     **dict.fromkeys(("set", "frozenset"), "set"),
@@ -49,7 +49,7 @@ def has_examples(prompt: str, signature: Signature) -> bool:
 
 
 def is_plausible(example: Example, prompt: str, signature: Signature) -> bool:
-    """Whether the values are of their annotations' families, and no list of a class's operations."""
+    """Whether values are of their annotations' families, no operations of a class, no output that is asked about."""
     definition = signature.definition
     is_written = definition is not None and not definition.unfinished
     if is_written and example.style in ("comment", "doctest") and _ASKS_FOR_HELP.search(prompt):

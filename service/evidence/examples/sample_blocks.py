@@ -18,7 +18,7 @@ from service.evidence.examples.source import MAX_EXAMPLES, Source
 MAX_SAMPLE = 20_000  # characters of one input or output
 MAX_LABEL = 80
 
-_STDIN = r"st(?:d|andard )\s?in(?:put)?"
+STDIN = r"st(?:d|andard )\s?in(?:put)?"
 _STDOUT = r"st(?:d|andard )\s?out(?:put)?"
 LABEL = re.compile(
     r"[ \t]{0,40}(?:[-=]{2,20}|#{1,6}|[*_>-]{1,3}|\d{1,3}[.)])?[ \t]{0,9}[*_`]{0,3}"
@@ -27,7 +27,7 @@ LABEL = re.compile(
     r"|(?:for (?:example|instance)[,:]? )?(?:(?:if|when|for|given|then) )?the (?=[^\n]{0,40}:)"
     r"|exemple (?:d['’]|de )|beispiel[- ]?|ejemplos? de |exemplos? de |esempio di |пример(?:ы)? |예제 |[样示范]例)?"
     r"(?:"
-    rf"(?P<input>{_STDIN}|inputcopy|input|入力例|入力|entrada|entrée|eingabe|ввода?|входные данные"
+    rf"(?P<input>{STDIN}|inputcopy|input|入力例|入力|entrada|entrée|eingabe|ввода?|входные данные"
     r"|входных данных|输入|輸入|입력)"
     rf"|(?P<output>{_STDOUT}|outputcopy|output|出力例|出力|saida|saída|salida|sortie|ausgabe|вывода?"
     r"|выходные данные|выходных данных|输出|輸出|출력))"

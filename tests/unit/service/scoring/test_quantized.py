@@ -101,13 +101,13 @@ def fp8(source: Path, folder: Path) -> None:
     change(folder, "config.json", quantization_config=how)
 
 
-def torchao(name: str, **how: Any) -> Callable[[Path, Path], None]:
+def torchao(name: str) -> Callable[[Path, Path], None]:
     def make(source: Path, folder: Path) -> None:
         pytest.importorskip("torchao", reason="needs torchao: make .make/extended")
         from torchao import quantization
         from transformers import TorchAoConfig
 
-        config = TorchAoConfig(getattr(quantization, name)(**how))
+        config = TorchAoConfig(getattr(quantization, name)())
         model = AutoModelForSequenceClassification.from_pretrained(
             source, quantization_config=config, dtype=torch.float32
         )
