@@ -37,7 +37,11 @@ class CgroupTree:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a group has used: CPU time, most memory at once, processes killed for memory, forks refused."""
+    """What a group has used: CPU time, most memory at once, processes killed for memory, forks refused.
+
+    Memory is without caches of the kernel, which takes them back when a process needs the room. They are large on a
+    host that has just started: a group is charged for every file and directory that it is the first to read.
+    """
 
     cpu_ns: int
     peak_memory_bytes: int
@@ -211,7 +215,12 @@ class Cgroup:
         return int(text or 0) if self.is_v1("cpuacct") else field(text.decode(), "usage_usec") * 1000
 
     def memory_bytes(self) -> int:
-        """What is charged to the group now."""
+        """What its processes and their /tmp hold now: memory that the kernel cannot take back."""
+        text = self._read("memory", "memory.stat", "memory.stat").decode()
+        return field(text, "rss" if self.is_v1("memory") else "anon") + field(text, "shmem")
+
+    def charged_bytes(self) -> int:
+        """The same, with the kernel's own for it and what the group was the first to read: files and directories."""
         return int(self._read("memory", "memory.usage_in_bytes", "memory.current") or 0)
 
     def reset_peak(self) -> None:
@@ -221,6 +230,7 @@ class Cgroup:
 
     def counters(self) -> Counters:
         peak = int(self._read("memory", "memory.max_usage_in_bytes", "memory.peak") or 0)
+        peak -= self.charged_bytes() - self.memory_bytes()
         oom = field(self._read("memory", "memory.oom_control", "memory.events").decode(), "oom_kill")
         failures = field(self._read("pids", "pids.events", "pids.events").decode(), "max")
         return Counters(self.cpu_ns(), peak, oom, failures)

@@ -115,9 +115,7 @@ class Jail:
         if not select.select([self.control], [], [], READY_S)[0]:
             raise SandboxError(f"the jail is not ready after {READY_S:g} s; {self._stderr_text()}")
         self.landlock: int = self.receive()["landlock"]
-        if self.cgroup is not None:
-            self.memory_base = self.cgroup.memory_bytes()
-        else:
+        if self.cgroup is None:
             assert self.process is not None
             self.zygote_pid = self.process.pid if self.folder is not None else next(children(self.process.pid), -1)
 

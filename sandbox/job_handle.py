@@ -24,6 +24,7 @@ from sandbox.procfs_meter import ProcfsMeter
 
 DEATH_S = 2.0  # from the kill of a job to the message of its jail's PID 1
 BASE_STEP = 16 << 20  # how far a jail's own memory may shrink before its limit follows
+KERNEL_OWN = BASE_STEP // 4  # room for what the kernel holds for a jail: page tables, stacks
 
 
 class JobHandle:
@@ -48,7 +49,7 @@ class JobHandle:
             else:
                 used = cgroup.memory_bytes()
                 if not jail.memory_base - BASE_STEP < used <= jail.memory_base:
-                    jail.memory_base = used + BASE_STEP // 4
+                    jail.memory_base = used + KERNEL_OWN
                 cgroup.limit(
                     memory_bytes=job.limits.memory_bytes + jail.memory_base, processes=job.limits.processes + 1
                 )

@@ -6,6 +6,9 @@ that it can see of the world around it, and sees what it saw before A ran.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from plaudit.grading import Verdict
@@ -313,6 +316,36 @@ def test_memory_and_time_of_one_run_are_not_charged_to_the_next(sandbox: Sandbox
         assert modest.verdict is Verdict.PASSED
         assert modest.tests[0].peak_memory_mb < 64
         assert modest.tests[0].cpu_ms < 250
+
+
+def cold_files(most: int) -> list[str]:
+    """Large files that every jail may read, taken out of the host's cache."""
+    found: list[str] = []
+    size = 0
+    for folder, _, names in os.walk("/usr/lib"):
+        for path in (Path(folder, name) for name in names):
+            if path.is_file() and not path.is_symlink() and path.stat().st_size > 1 << 20 and size < most:
+                with path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                found.append(str(path))
+                size += path.stat().st_size
+    return found
+
+
+def test_files_that_a_run_was_the_first_to_read_are_no_memory_of_it_nor_of_the_next(sandbox: Sandbox) -> None:
+    """The kernel charges a group for them as long as nobody needs the room."""
+    paths = cold_files(256 << 20)
+    read = f"for path in {paths}:\n    with open(path, 'rb') as file:\n        while file.read(1 << 20): pass\nprint(1)"
+    reader = run(sandbox, read, "1")
+    assert reader.verdict is Verdict.PASSED
+    group = sandbox.idle["light"][-1].cgroup
+    assert group is not None
+    if group.charged_bytes() - group.memory_bytes() < 128 << 20:
+        pytest.skip("needs a file system whose cache is dropped by posix_fadvise")
+    assert reader.tests[0].peak_memory_mb < 64
+    hoard = "hoard = bytearray(150 << 20)\nhoard[::4096] = b'x' * len(hoard[::4096])\nprint(1)"
+    assert run(sandbox, hoard, "1", Limits(cpu_s=5, memory_mb=64)).verdict is Verdict.MEMORY_LIMIT
+    assert run(sandbox, hoard, "1", Limits(cpu_s=5, memory_mb=256)).verdict is Verdict.PASSED
 
 
 def test_files_in_shared_memory_are_charged_to_who_wrote_them(sandbox: Sandbox) -> None:

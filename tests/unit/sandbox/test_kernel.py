@@ -78,9 +78,12 @@ def test_a_v2_group_is_limited_counted_and_killed_through_its_files(tmp_path: Pa
     assert (path / "pids.max").read_text() == "7"
     (path / "cpu.stat").write_text("usage_usec 2500\nuser_usec 1\n")
     (path / "memory.peak").write_text("4096\n")
+    (path / "memory.current").write_text("3000\n")
+    (path / "memory.stat").write_text("anon 400\nfile 2500\nkernel 100\nshmem 500\ninactive_file 2000\n")
     (path / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
     (path / "pids.events").write_text("max 3\n")
-    assert group.counters() == cgroup.Counters(2_500_000, 4096, 1, 3)
+    assert group.memory_bytes() == 900
+    assert group.counters() == cgroup.Counters(2_500_000, 4096 - 2100, 1, 3)
     group.kill()
     assert (path / "cgroup.kill").read_text() == "1"
 
@@ -95,9 +98,12 @@ def test_a_v1_group_is_limited_and_counted_through_its_files(tmp_path: Path) -> 
     assert (path / "memory.memsw.limit_in_bytes").read_text() == "1000"
     (path / "cpuacct.usage").write_text("123\n")
     (path / "memory.max_usage_in_bytes").write_text("456\n")
+    (path / "memory.usage_in_bytes").write_text("300\n")
+    (path / "memory.stat").write_text("cache 100\nrss 150\nshmem 30\nactive_file 70\n")
     (path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
     (path / "pids.events").write_text("max 1\n")
-    assert group.counters() == cgroup.Counters(123, 456, 2, 1)
+    assert group.memory_bytes() == 180
+    assert group.counters() == cgroup.Counters(123, 456 - 120, 2, 1)
 
 
 def test_a_half_made_group_is_taken_back(tmp_path: Path) -> None:
