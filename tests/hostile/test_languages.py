@@ -15,7 +15,7 @@ from sandbox.language_specs import BY_NAME, LANGUAGE_SPECS
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Report, RunSuite, StdioCase, StdioSuite, Stop
 
-LIMITS = Limits(cpu_s=5, memory_mb=128)
+LIMITS = Limits(cpu_s=5, memory_mb=256)
 LANGUAGES = [spec.name for spec in LANGUAGE_SPECS]
 COMPILED = [spec.name for spec in LANGUAGE_SPECS if spec.compile]
 
