@@ -29,7 +29,8 @@ run: .make/run  ## start everything on a free port, rank eight programs, serve u
 up: .make/run  ## start everything on port 8000, and nothing else
 	@exec $(BIN)/plaudit up $(FLAGS)
 
-test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test but the extended ones
+test:  ## lint, format, types, import laws and every test but the extended ones
+	@$(MAKE) --no-print-directory -j2 .make/toolchains check
 	$(PYTEST) -m 'not extended' $(ARGS)
 
 extended: .make/extended .make/browser .make/toolchains  ## clusters, rolling deployments, containers, virtual machines, crowds: ten seconds or more each

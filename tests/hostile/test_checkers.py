@@ -129,8 +129,9 @@ def test_a_program_that_does_not_end_well_is_never_checked(sandbox: Sandbox) -> 
     ],
 )
 def test_a_checker_that_is_broken_by_itself_spoils_the_suite(
-    sandbox: Sandbox, checker: str, language: str, words: str
+    sandbox: Sandbox, checker: str, language: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sandbox.judge.checkers.MIN_CPU_S", 2.0)  # of those without end
     suite = checked(checker, language=language)
     for program in ("print(1)", "print(2)", "raise SystemExit(1)"):  # whatever the program is
         with pytest.raises(InvalidSuite, match=words):
@@ -178,7 +179,10 @@ sys.exit(got != b'1\\n')
 
 
 @pytest.mark.parametrize("word", ["crash", "signal", "loop", "memory", "fail", "strange", "flood", "import", "score"])
-def test_no_program_turns_its_failure_into_null_by_breaking_the_checker(sandbox: Sandbox, word: str) -> None:
+def test_no_program_turns_its_failure_into_null_by_breaking_the_checker(
+    sandbox: Sandbox, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.judge.checkers.MIN_CPU_S", 2.0)
     report = run(sandbox, f"print({word!r})", checked(BREAKS_ON))
     assert (report.verdict, report.tests[0].score) == (Verdict.INVALID_RESULT, 0.0)
     assert report.tests[0].detail.startswith("the checker ")

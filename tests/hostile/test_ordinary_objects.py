@@ -66,6 +66,7 @@ def test_the_same_rows_as_check_suites(sandbox: Sandbox, area: str) -> None:
     assert problems == []
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("area", AREAS)
 def test_the_rows_are_what_plain_python_says(sandbox: Sandbox, area: str) -> None:
     """Program and test in one process: so the table is of Python, and not of what this wall can do."""

@@ -340,6 +340,8 @@ class HostStack(Stack):
 class HostProcess(Process):
     """One `plaudit` process on a host."""
 
+    forked = False  # it enters the host first
+
     def __init__(self, enter: list[str], argv: list[str], log: Path, environ: dict[str, str], clock_s: float) -> None:
         self._enter = enter
         super().__init__(argv, log, environ, clock_s)

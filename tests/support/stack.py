@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 from support.broker import Broker
+from support.preloaded import Preloaded, can_fork
 
 READY_S = 90.0
 LEAVE_S = 40.0
@@ -45,12 +46,18 @@ def free_port() -> int:
 class Process:
     """One `plaudit` process; its log is `log`, a JSON object a line. Its clock may be off by `clock_s` seconds."""
 
+    forked = True  # from a process that has loaded the libraries, where that changes nothing
+
     def __init__(self, argv: list[str], log: Path, environ: dict[str, str], clock_s: float = 0.0) -> None:
         self.log = log
+        self.popen: subprocess.Popen[bytes] | Preloaded
         program = [str(WRONG_CLOCK), str(clock_s)] if clock_s else ["-m", "service.cli"]
         with log.open("ab") as stderr:
-            command = self._command([sys.executable, *program, *argv])
-            self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environ)
+            if self.forked and not clock_s and can_fork(argv, environ):
+                self.popen = Preloaded(argv, stderr, environ)
+            else:
+                command = self._command([sys.executable, *program, *argv])
+                self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environ)
 
     def _command(self, argv: list[str]) -> list[str]:
         """What is executed to run this."""
