@@ -12,7 +12,7 @@ from support.pages import ROOT
 from support.stack import Stack, wait_for
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.timeout(240)
 async def test_512_calls_at_once_are_all_right_in_time_and_run_once(
     stack: Stack, monkeypatch: pytest.MonkeyPatch

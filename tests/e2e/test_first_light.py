@@ -114,6 +114,7 @@ def test_ctrl_c_stops_everything_that_the_demo_started(demo: tuple[subprocess.Po
         time.sleep(0.05)
 
 
+@pytest.mark.extended
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the public data folder; set PLAUDIT_DATA")
 def test_real_samples_of_a_model_get_the_verdicts_that_were_recorded_for_them() -> None:

@@ -100,6 +100,7 @@ async def test_single_completions_of_five_families_score_as_they_do_alone(
     assert models.metric("plaudit_prompt_cache_bytes") > 0
 
 
+@pytest.mark.extended
 def test_what_memory_does_not_hold_is_an_error_of_ours_and_the_worker_lives(
     models: Stack, folders: dict[str, Path]
 ) -> None:

@@ -161,7 +161,7 @@ async def test_retry_after_is_what_the_queue_needs_at_its_rate(make_stack: MakeS
 
 async def test_a_deadline_that_cannot_be_met_is_refused_at_once(make_stack: MakeStack, asks: Asks) -> None:
     stack = make_stack()
-    sent = [slowly(asks.execute(number)) for number in range(40)]
+    sent = [slowly(asks.execute(number)) for number in range(24)]
     async with stack.async_client() as client:
         working = asyncio.create_task(crowd(client, sent))
         async with asyncio.timeout(30):

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.retry import Retry
 
 from sandbox.capabilities import HostCapabilities
 from service.queue.connections import connect
@@ -121,7 +123,7 @@ def test_what_one_script_wrote_outlives_redis(broker: Broker) -> None:
 
 
 def test_nobody_does_anything_without_a_name(broker: Broker) -> None:
-    with redis.Redis(unix_socket_path=str(broker.socket)) as client:
+    with redis.Redis(unix_socket_path=str(broker.socket), retry=Retry(NoBackoff(), 0)) as client:
         for command in (("PING",), ("GET", "plaudit:x"), ("INFO",), ("ACL", "WHOAMI")):
             with pytest.raises(AuthenticationError):
                 client.execute_command(*command)

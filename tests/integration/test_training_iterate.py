@@ -118,6 +118,7 @@ def test_what_is_on_record_is_executed_and_joins_the_next_round(whole: Run) -> N
     assert any(r["completion"].startswith(COPY) for r in both)
 
 
+@pytest.mark.extended
 def test_a_run_that_was_killed_ends_like_one_that_was_not(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
