@@ -71,7 +71,10 @@ CLIENT_FLAGS: dict[str, dict[str, Any]] = {
         "help": "reject a text that is too long, or cut its beginning (default: %(default)s)",
     },
     "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
-    "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests first, then the model"},
+    "spec": {
+        "metavar": "FILE",
+        "help": "JSON of the reward's terms; default: auto (tests, the prompt's examples, agreement, the model)",
+    },
     "replay": {"metavar": "ID|FILE", "help": "instead of a file of items: judge a request once more, and compare"},
     "resume": {
         "action": "store_true",
@@ -246,6 +249,9 @@ def _send(flags: argparse.Namespace) -> int:
     source = getattr(flags, "replay", None)
     if (source is None) == (flags.file is None):
         raise UsageError("give either FILE.jsonl or --replay ID|FILE")
+    given = str(flags.file or source)
+    if given != "-" and os.path.exists(given) and os.path.exists(flags.out) and os.path.samefile(given, flags.out):
+        raise UsageError(f"--out {flags.out} is the file that is read; name another one")
     kept_replay = None if source is None else replay.read_file(source)
     kinds: dict[str, type[bulk.Item]] = {"score": ScoreItem, "execute": ExecuteItem, "rank": RewardItem}
 

@@ -171,14 +171,18 @@ def last_fence(completion: str) -> str | None:
     return filled[-1] if filled else None
 
 
-def code_of(completion: str, language: str) -> Code | None:
-    """The program of an answer in this language (any spelling); None where there is no fence with anything in it."""
+def code_of(completion: str, language: str, defines: re.Pattern[str] | None = None) -> Code | None:
+    """The program of an answer in this language (any spelling); None where there is no fence with anything in it.
+
+    `defines`: of the blocks that would do, the last one that has this, if one has.
+    """
     filled = [block for block in blocks(answer(completion)) if block.text.strip()]
     wanted = _canonical(language)
     tagged = [block for block in filled if block.tag and _canonical(block.tag) == wanted]
     untagged = [block for block in filled if not block.tag]
     best = tagged or untagged or filled
-    return best[-1] if best else None
+    defining = [block for block in best if defines is not None and defines.search(block.text)]
+    return (defining or best)[-1] if best else None
 
 
 def _canonical(name: str) -> str:

@@ -9,6 +9,7 @@ from plaudit.schemas import AuditItem, AuditReport, SuiteVerdict
 from service.audit.runs import AuditRuns
 
 ENOUGH_MUTANTS = 5  # for a mutation score to say something
+FEW_MUTANTS = 3  # the same where none of them fails: all of so many are hardly equivalent to the reference
 STRONG = 0.8  # mutation score; a few of the surviving mutants are equivalent to the reference
 SLOW_SHARE = 0.5  # of the CPU limit, that a test of the reference needs
 MAX_NAMED = 10  # places that a sentence names
@@ -48,14 +49,15 @@ def _weak(report: AuditReport) -> Iterator[str]:
     """Why a wrong program may get a reward, or a right one none."""
     flaky = [at for at, test in enumerate(report.tests) if test.flaky]
     if flaky:
-        yield f"The verdict on the reference depends on the hash seed: {_tests(flaky)}."
+        yield f"The verdict on the reference differs between runs, each under another hash seed: {_tests(flaky)}."
     if report.hackable:
         yield "A program that knows only the visible examples passes the whole suite."
     if report.false_accepted:
         count, total = len(report.false_accepted), report.false_accepts.total if report.false_accepts else 0
         yield f"{count} of {total} wrong programs are accepted: {_places('program', report.false_accepted)}."
     score = report.mutation_score
-    if score is not None and score.total >= ENOUGH_MUTANTS and score.rate < STRONG:
+    enough = score is not None and (score.total >= ENOUGH_MUTANTS or (score.count == 0 and score.total >= FEW_MUTANTS))
+    if score is not None and enough and score.rate < STRONG:
         yield f"{score.total - score.count} of {score.total} mutants of the reference pass every test."
     vacuous = [at for at, test in enumerate(report.tests) if test.vacuous]
     if vacuous and len(vacuous) < len(report.tests):
@@ -96,6 +98,8 @@ def _unmeasured(item: AuditItem, runs: AuditRuns, report: AuditReport, python: b
         yield f"{left} of {runs.num_planned} mutants: budget_cpu_s of {item.budget_cpu_s:g} was spent."
     elif report.mutation_score is None:
         yield "mutation score: no mutant of the reference was judged."
+    elif report.mutation_score.total < ENOUGH_MUTANTS:
+        yield f"mutation score: {report.mutation_score.total} mutants of so short a reference say little."
     if python and runs.hack is None:
         yield "hackability: neither the prompt nor the suite shows a call with its value."
     if any("nondeterministic" in result.flags for result in runs.seeded):

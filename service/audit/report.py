@@ -129,7 +129,9 @@ def _tests(
                 vacuous=any(result.tests[at].vacuous for result in alike) or _passes_silence(item, runs, at),
                 duplicate_of=same,
                 flaky=len(verdicts | ({own.verdict} if own else set())) > 1 if seeded else None,
-                reference_passes=None if own is None else own.verdict == Verdict.PASSED,
+                reference_passes=None
+                if own is None or own.verdict == Verdict.SKIPPED
+                else own.verdict == Verdict.PASSED,
                 kills=len(killing) if mutants else None,
                 kills_alone=sum(len(places) == 1 for places in killing) if mutants else None,
                 cpu_ms=None if own is None else round(own.cpu_ms, 2),
@@ -143,9 +145,15 @@ def _num_tests(result: ProgramResult) -> int:
 
 
 def _passes_silence(item: AuditItem, runs: AuditRuns, at: int) -> bool:
-    """Whether a case, of a kind on which the judge tries no control program, passes for the silent one."""
-    if runs.silent is None or not isinstance(item.tests, FunctionTests | StdioTests):
+    """Whether a test passes for the silent program.
+
+    Of the kinds on which the judge tries control programs of its own only where the whole suite does: one assertion of
+    many that None fits may be right.
+    """
+    if runs.silent is None:
         return False
+    if not isinstance(item.tests, FunctionTests | StdioTests):
+        return runs.silent.verdict == Verdict.PASSED
     return at < len(runs.silent.tests) and runs.silent.tests[at].verdict == Verdict.PASSED
 
 

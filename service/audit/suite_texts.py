@@ -6,6 +6,7 @@ Texts are untrusted: they are parsed and never evaluated, and one that is not Py
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator, Sequence
 
 from pydantic_core import to_json
@@ -180,4 +181,11 @@ def shown_answers(tests: InlineTests, entry_point: str | None) -> list[tuple[str
         return []
     if called is None:
         return []
-    return [(arguments, value) for text in texts for _, arguments, value in shown_calls(text, called)]
+    shown_calls_of = [(arguments, value) for text in texts for _, arguments, value in shown_calls(text, called)]
+    return [(arguments, value) for arguments, value in shown_calls_of if _stands_alone(f"f({arguments}), {value}")]
+
+
+def _stands_alone(expression: str) -> bool:
+    """Whether an expression uses no name of the suite, which a program of its own does not have."""
+    names = {node.id for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.Name)}
+    return all(name == "f" or hasattr(builtins, name) for name in names)

@@ -93,7 +93,11 @@ def _support(outcomes: Sequence[Sequence[str]], weights: Sequence[float]) -> tup
 
 
 def confidence(
-    outcomes: Sequence[Sequence[str]], example_rates: Sequence[float] | None, best: int, formula: Formula = SHIPPED
+    outcomes: Sequence[Sequence[str]],
+    example_rates: Sequence[float] | None,
+    best: int,
+    formula: Formula = SHIPPED,
+    num_unknown: int = 0,
 ) -> float:
     """How sure it is that a candidate is right: what it passes, times the share of the group that answers as it does.
 
@@ -105,6 +109,7 @@ def confidence(
         example_rates: the share of the examples that each candidate passes; None without examples.
         best: the candidate.
         formula: its weights.
+        num_unknown: programs of which it is not known what they pass; each may be right, and another answer's.
 
     Returns:
         A number in [0, 1].
@@ -114,7 +119,8 @@ def confidence(
     alike = sum(weight for row, weight in zip(outcomes, weights, strict=True) if list(row) == list(outcomes[best]))
     answered = any(answer.startswith(VALUE) for answer in outcomes[best])
     passes = 1.0 if example_rates is None else rates[best]
-    return passes * alike / sum(weights) if answered else 0.0
+    unknown = num_unknown * (1.0 + formula.unproven)
+    return passes * alike / (sum(weights) + unknown) if answered else 0.0
 
 
 def is_settled(outcomes: Sequence[Sequence[str]], weights: Sequence[float], num_left: int) -> bool:

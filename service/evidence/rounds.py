@@ -108,7 +108,7 @@ class ObservationRounds:
         """The round after those that are done; None at the end."""
         contenders = self._contenders()
         if len(contenders) < (1 if self.complete else 2):
-            self.settled = True
+            self.settled = not self._failed
             return None
         if self.budget_cpu_s - self.spent_s < MIN_SHARE_S:
             return None
@@ -118,7 +118,7 @@ class ObservationRounds:
             self._retried = True
             return self._round(cut, range(made))
         if made == total or (self.num_inputs and self._is_decided(contenders, total - made)):
-            self.settled = not cut
+            self.settled = not cut and not self._failed
             return None
         return self._round(contenders, range(made, min(total, made + STDIN_INPUTS)))
 
@@ -155,17 +155,26 @@ class ObservationRounds:
         for program in running:
             tests = [test for call in kept if (test := self.tests[program][call]) is not None]
             passed.append(sum(test.verdict is Verdict.PASSED for test in tests))
-            possible.append(passed[-1] + sum(_is_cut(test) for test in tests))
+            possible.append(passed[-1] + (0 if self._waits(program) else sum(_is_cut(test) for test in tests)))
         best = max(passed, default=0)
         return [program for program, most in zip(running, possible, strict=True) if most >= best]
 
     def _is_undecided(self, program: int) -> bool:
         """Whether a program was cut short among the examples; without any, before it answered an input."""
+        if self._waits(program):
+            return False
         examples = self.tests[program][: self.num_examples]
         if examples:
             return any(test is not None and _is_cut(test) for test in examples)
         made = [test for test in self.tests[program] if test is not None]
         return any(map(_is_cut, made)) and not any(test.outcome.startswith(VALUE) for test in made)
+
+    def _waits(self, program: int) -> bool:
+        """Whether a call ended by the clock: more CPU time would tell no more of a program that sleeps."""
+        return any(
+            test is not None and test.verdict is Verdict.TIME_LIMIT and test.detail.startswith("wall")
+            for test in self.tests[program]
+        )
 
     def _is_decided(self, contenders: Sequence[int], num_left: int) -> bool:
         rows = [[test.outcome for test in self.known(program)[self.num_examples :]] for program in contenders]

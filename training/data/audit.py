@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import html
 import json
 import sys
@@ -23,13 +24,14 @@ from pydantic import ValidationError
 
 from plaudit.client import Client
 from plaudit.errors import InfraError, UsageError
+from plaudit.field_errors import sentence
 from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import AuditItem, AuditReport, ExecuteItem, ExecuteResult, ProgramResult, ResultError, SuiteVerdict
 from service.audit.steps import audit_steps
 from service.judging import result_of, to_suite
 from training.data.judge_local import local_sandbox
 from training.pipeline.digests import content_key
-from training.pipeline.files import read_jsonl, write_text
+from training.pipeline.files import write_text
 from training.pipeline.journal import Journal
 
 if TYPE_CHECKING:
@@ -124,12 +126,17 @@ def _items(path: Path) -> dict[str, AuditItem]:
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give JSON lines, each an item of POST /audit")
     items = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
-        try:
-            item = AuditItem.model_validate_json(json.dumps({"id": str(number), **row}))
-        except ValidationError as error:
-            raise UsageError(f"{path}, line {number}: {error}") from error
-        items[content_key(item.model_dump_json())] = item
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                item = AuditItem.model_validate_json(json.dumps({"id": str(number), **json.loads(line)}))
+            except ValidationError as error:
+                raise UsageError(f"{path}, line {number}: {sentence(error.errors())}") from error
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{path}, line {number}: not a JSON object ({error})") from error
+            items[content_key(item.model_dump_json())] = item
     return items
 
 

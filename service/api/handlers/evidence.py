@@ -75,6 +75,10 @@ class EvidenceGroup:
             return
         given = [source for source in self.sources if source is not None]
         self.reading = read_examples(self.prompt, completions=given if language == "python" else ())
+        if self.reading.entry_point:  # a block that shows how to use the function may follow it
+            defines = definition_of(self.reading.entry_point)
+            self.sources = [program_of(completion, item, defines) for completion in item.completions]
+            given = [source for source in self.sources if source is not None]
         if self.reading.kind is None:
             self.problem = ResultError(code="no_examples", detail="the prompt names no function and shows no sample")
         elif self.reading.kind == "function" and language != "python":
@@ -206,13 +210,16 @@ def observed_input(text: str, *, is_stdio: bool) -> sandbox.ObservedCall:
     return sandbox.ObservedCall(stdin=text) if is_stdio else sandbox.ObservedCall(text)
 
 
-def program_of(completion: str, item: RewardItem) -> str | None:
-    """The program of a completion. Without `extract` a chat answer's code is taken, and other text is one program."""
+def program_of(completion: str, item: RewardItem, defines: re.Pattern[str] | None = None) -> str | None:
+    """The program of a completion. Without `extract` a chat answer's code is taken, and other text is one program.
+
+    `defines`: what the code is looked for by, of several blocks of an answer.
+    """
     if item.extract == "continuation":
         return continued(item, completion)
     if item.extract == "last_fence":
         return last_fence(completion)
-    code = code_of(completion, item.language)
+    code = code_of(completion, item.language, defines)
     return completion if code is None else code.text
 
 
@@ -222,19 +229,27 @@ def continued(item: RewardItem, completion: str) -> str:
 
 
 def prompt_text(item: RewardItem) -> str:
-    """The prompt as one text; positions of examples are positions in it."""
+    """What is asked for, as one text; positions of examples are positions in it.
+
+    Of a conversation without what the assistant has answered and its tools have told: that may be what was wrong.
+    """
     if isinstance(item.prompt, str):
         return item.prompt
-    return "\n\n".join(message.text for message in item.prompt)
+    return "\n\n".join(message.text for message in item.prompt if message.role not in ("assistant", "tool"))
 
 
 def whole_program(prompt: str, source: str, entry_point: str | None) -> str:
     """The completion, after the prompt where only that defines the function: a body alone is no program."""
     if entry_point is None:
         return source
-    owner, _, name = entry_point.rpartition(".")
-    top = re.escape(owner or name)
-    definition = re.compile(rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{top}\b|^{top}[ \t]*[:=]", re.MULTILINE)
+    definition = definition_of(entry_point)
     if definition.search(source) or not definition.search(prompt):
         return source
     return prompt + source
+
+
+def definition_of(entry_point: str) -> re.Pattern[str]:
+    """Where a program defines a function, or a method's class, at its top level."""
+    owner, _, name = entry_point.rpartition(".")
+    top = re.escape(owner or name)
+    return re.compile(rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{top}\b|^{top}[ \t]*[:=]", re.MULTILINE)

@@ -13,7 +13,7 @@ from plaudit.schemas import BehaviorTerm, Component, EvidenceTerm, ResultError, 
 from sandbox.types import Report
 from service.api.handlers.evidence import Observed
 from service.api.handlers.plan import problem_of
-from service.evidence.behavior import behavior, confidence
+from service.evidence.behavior import VALUE, behavior, confidence
 from service.jobs import Failed
 
 NO_CODE = f"t:{Verdict.NO_CODE}"
@@ -41,15 +41,33 @@ def evidence_values(term: EvidenceTerm, observed: Observed) -> list[Component]:
 
 
 def margin(observed: Observed, best: int) -> float | None:
-    """How sure the choice of a completion is by what was observed; None where nothing was, or not of this one."""
+    """How sure the choice of a completion is by what was observed; None where nothing was, or not of this one.
+
+    What has not run or was cut short may be right, and says so here. An example that nobody passes may have been read
+    wrongly, or nobody is right: so each that was dropped counts against the choice.
+    """
     known = [index for index, report in enumerate(observed.reports) if not isinstance(report, Failed)]
-    if observed.evidence is None or not (observed.kept or observed.evidence.inputs) or best not in known:
+    evidence = observed.evidence
+    if evidence is None or not (observed.kept or evidence.inputs) or best not in known:
         return None
+    if not observed.kept and len(observed.reports) == 1:
+        return None  # it agrees with itself
     rows = [_answers(observed, index) for index in known]
-    if not observed.evidence.inputs:
-        rows = [_example_answers(observed, index) for index in known]
+    if not any(answer.startswith(VALUE) for answer in rows[known.index(best)]):
+        rows = [_example_answers(observed, index) for index in known]  # the examples had settled it
     rates = [example_rate(observed, index) for index in known] if observed.kept else None
-    return confidence(rows, rates, known.index(best))
+    num_unknown = len(observed.reports) - len(known)
+    if not evidence.settled:
+        num_unknown += sum(index != best and _was_cut(observed, index) for index in known)
+    sure = confidence(rows, rates, known.index(best), num_unknown=num_unknown)
+    return sure * (1 + len(observed.kept)) / (1 + observed.num_examples)
+
+
+def _was_cut(observed: Observed, index: int) -> bool:
+    """Whether a program has not passed the examples that count for lack of time."""
+    report = observed.reports[index]
+    cut = (Verdict.TIME_LIMIT, Verdict.SKIPPED)
+    return isinstance(report, Report) and any(report.tests[at].verdict in cut for at in observed.kept)
 
 
 def _component(report: Report | Failed | None, value: float | None) -> Component:

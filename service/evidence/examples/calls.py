@@ -66,6 +66,7 @@ _CHANGED = re.compile(  # a name whose value is no longer what it was given
     r"(?:\.\w{1,40}\(|\[[^\]\n]{0,80}\][ \t]{0,9}=(?!=)|[ \t]{0,9}[-+*/%|&^]{1,2}=)",
     re.MULTILINE,
 )
+_OPENS_MUTABLE = "[{s"  # a list, a dict, a set: what a call may change
 _WRAPPER = re.compile(r"(?<![\w.])(?:print|pprint(?:\.pprint)?|console\.log|println!?|puts)[ \t]?\([ \t]{0,9}\Z")
 _PRINTS = re.compile(r"[ \t`]{1,9}(?:(?:should|must|will|would)[ \t])?(?:prints?|displays?|outputs?|shows?)[ \t]{1,9}")
 _BARE_WORD = re.compile(r"[^\W\d_]+(?: [^\W\d_]+){0,8}")
@@ -79,7 +80,7 @@ def call_examples(source: Source) -> Iterator[Example]:
     owner = r"(?:[^\W\d]\w{0,50}(?:\(\))?\.)?" if method else ""
     call = re.compile(rf"(?<![\w.]){owner}{re.escape(source.name)}[ \t]?\(")
     class_name = (source.signature.entry_point or "").rpartition(".")[0]
-    has_state = any(definition.name == f"{class_name}.__init__" for definition in source.definitions)
+    has_state = class_name != "Solution" or any(d.name == f"{class_name}.__init__" for d in source.definitions)
     end = count = 0
     names = _Names(source)
     for match in call.finditer(source.text):
@@ -99,12 +100,13 @@ def call_examples(source: Source) -> Iterator[Example]:
 
 
 def _was_used(source: Source, call: re.Match[str]) -> bool:
-    """Whether the object of a call was called before, so that it is no new one."""
+    """Whether the object of a call was called before or made with arguments, so that it is not as it is made here."""
     name, dot, _ = call[0].partition(".")
     if not dot or name.endswith(")"):
         return False
     before = source.text[max(0, call.start() - MAX_USED) : call.start()]
-    return re.search(rf"(?<![\w.]){re.escape(name)}\.\w{{1,60}}\(", before) is not None
+    used = rf"(?<![\w.]){re.escape(name)}(?:\.\w{{1,60}}\(|[ \t]{{0,9}}=[ \t]{{0,9}}[\w.]{{1,60}}\([ \t]{{0,9}}[^) \t])"
+    return re.search(used, before) is not None
 
 
 def bare_call_examples(source: Source) -> Iterator[Example]:
@@ -325,6 +327,7 @@ class _Names:
     """The literals that lines of their own before a place have given names."""
 
     def __init__(self, source: Source) -> None:
+        self._text = source.text
         self._given: list[tuple[int, str, str]] = []
         for assignment in _ASSIGNMENT.finditer(source.text):
             if len(self._given) >= MAX_EXAMPLES:
@@ -341,8 +344,19 @@ class _Names:
         self._given.sort(key=lambda given: given[0])
 
     def before(self, place: int) -> dict[str, str]:
-        names = {name: value for start, name, value in self._given if start < place}  # the last one counts
-        return {name: value for name, value in names.items() if value}
+        names = {name: (start, value) for start, name, value in self._given if start < place}  # the last one counts
+        return {
+            name: value
+            for name, (start, value) in names.items()
+            if value and not (value[0] in _OPENS_MUTABLE and self._is_used(name, start, place))
+        }
+
+    def _is_used(self, name: str, start: int, place: int) -> bool:
+        """Whether a line of an interpreter between two places has the name, so that its value may have changed."""
+        return any(
+            line.lstrip().startswith((">>>", "...")) and re.search(rf"(?<![\w.]){re.escape(name)}\b", line)
+            for line in self._text[start:place].split("\n")[1:-1]
+        )
 
 
 def _said(source: Source) -> Iterator[tuple[int, str, str]]:

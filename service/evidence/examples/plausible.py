@@ -1,7 +1,7 @@
 """Whether what was read can be an example of this function: by its annotations, and by what the prompt says of it.
 
-A function that returns nothing, draws at random or takes nodes of a list or a tree has no examples that a literal call
-could show. A value of another family than its annotation was read from something else.
+A function that returns nothing, draws at random, may answer in several ways or takes nodes of a list or a tree has no
+examples that a literal call could show. A value of another family than its annotation was read from something else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,21 @@ _RANDOM = re.compile(
     r"|\.seed\(|\bshuffles?\b",
     re.IGNORECASE,
 )
+_ANY_ORDER = re.compile(
+    r"\b(?:in|the) any order\b|\bin no (?:particular|specific|special) order\b|\border (?:of [^.\n]{0,60})?"
+    r"(?:does not|doesn't|doesn’t|need not|may not) (?:matter|be)|\b(?:regardless|irrespective) of (?:the )?order\b"
+    r"|\border (?:of [^.\n]{0,60})?(?:is|are) (?:not important|irrelevant|unimportant)|\bany order (?:is|will|of)\b",
+    re.IGNORECASE,
+)
+_SEVERAL_ANSWERS = re.compile(
+    r"\bany (?:one )?of (?:them|these|those)\b"
+    r"|\breturn any (?:one|of|valid|such|correct|solution|answer|order|possible|longest|shortest|element|pair|index)\b"
+    r"|\bany (?:valid|correct|such|one|possible|other)\b[^.\n]{0,60}(?:accept|allowed|fine|ok\b)"
+    r"|\bmultiple (?:valid |correct |possible |optimal )?(?:answers|solutions|outputs|results)\b|\banother valid\b"
+    r"|\b(?:is|are|would be|be) also (?:a |an )?(?:valid|correct|accepted|acceptable|possible|right|ok(?:ay)?)\b"
+    r"|\b(?:is|are) (?:all |both )?(?:accepted|acceptable)\b",
+    re.IGNORECASE,
+)
 _ASKS_FOR_HELP = re.compile(
     r"\bwhat(?:'s| is| am I doing) wrong\b|\bhow (?:do|can|should) I fix\b|\bmy code\b"
     r"|\bwhere is the (?:bug|mistake)\b",
@@ -45,7 +60,7 @@ def has_examples(prompt: str, signature: Signature) -> bool:
         return False
     if any(_NODES.search(parameter.annotation or "") for parameter in signature.parameters):
         return False
-    return _RANDOM.search(prompt) is None
+    return _RANDOM.search(prompt) is None and _SEVERAL_ANSWERS.search(prompt) is None
 
 
 def is_plausible(example: Example, prompt: str, signature: Signature) -> bool:
@@ -57,7 +72,8 @@ def is_plausible(example: Example, prompt: str, signature: Signature) -> bool:
     owner = (signature.entry_point or "").rpartition(".")[0]
     if owner and re.match(rf"\[['\"]{re.escape(owner)}['\"]", example.arguments or ""):
         return False
-    if not _is_of(ast.parse(example.expected or "None", mode="eval").body, signature.returns):
+    expected = ast.parse(example.expected or "None", mode="eval").body
+    if not _is_of(expected, signature.returns) or (_is_row_of_several(expected) and _ANY_ORDER.search(prompt)):
         return False
     call = ast.parse(f"f({example.arguments})", mode="eval").body
     assert isinstance(call, ast.Call)
@@ -67,6 +83,11 @@ def is_plausible(example: Example, prompt: str, signature: Signature) -> bool:
         by_place = []
     given = [*zip(call.args, by_place, strict=False), *((k.value, annotations.get(k.arg or "")) for k in call.keywords)]
     return all(_is_of(value, annotation) for value, annotation in given)
+
+
+def _is_row_of_several(value: ast.expr) -> bool:
+    """Whether a literal has an order that another right answer may not have."""
+    return any(isinstance(node, ast.List | ast.Tuple) and len(node.elts) > 1 for node in ast.walk(value))
 
 
 def _is_of(value: ast.expr, annotation: str | None) -> bool:
