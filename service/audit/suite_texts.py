@@ -103,6 +103,14 @@ def entry_point_of(tests: InlineTests) -> str | None:
         for text in tests.asserts:
             for called, _, _ in shown_calls(text):
                 return called
+        for text in tests.asserts:
+            for node in ast.walk(parsed(text) or ast.Module([], [])):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and not hasattr(builtins, node.func.id)
+                ):
+                    return node.func.id
     return None
 
 

@@ -161,7 +161,7 @@ def packed(
     `places`: the last token of every sequence, by default. `known`, `kept`: see `PackedRow`.
     """
     before = backbone.config._attn_implementation
-    depth = backbone.config.num_hidden_layers
+    depth = backbone.config.get_text_config().num_hidden_layers
     row = PackedRow(packing, packing.pooled if places is None else places, depth, known, kept)
     token = _row.set(row)
     backbone.config._attn_implementation = NAME
@@ -187,7 +187,7 @@ def _feed_forward(backbone: Any) -> list[Any]:
     A mixture of experts, or another layout, runs as it is: the two functions below need a block that computes every
     token on its own.
     """
-    layers = list(getattr(backbone, "layers", None) or ())[: backbone.config.num_hidden_layers]
+    layers = list(getattr(backbone, "layers", None) or ())[: backbone.config.get_text_config().num_hidden_layers]
     blocks = [getattr(layer, "mlp", None) for layer in layers]
     plain = all(type(block).__name__.endswith("MLP") and "forward" not in vars(block) for block in blocks)
     return blocks if plain else []

@@ -83,3 +83,12 @@ def _check_syntax(tokenizer: Any) -> None:
         raise UsageError(f"the chat template is not a template: {one_line(error)}") from error
     except TemplateError:  # it rejects this conversation, and may take others
         return
+    except template_errors() as error:
+        raise UsageError(f"the chat template fails on one user's turn: {type(error).__name__}: {error}") from error
+
+
+def template_errors() -> tuple[type[Exception], ...]:
+    """What a template may raise: a refusal of its own, or what a filter or a method says of what it was given."""
+    from jinja2 import TemplateError
+
+    return (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)

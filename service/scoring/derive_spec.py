@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers import CONFIG_MAPPING
+
 from plaudit.errors import UsageError
 from service.scoring import chat_template, heads
 from service.scoring.checkpoint import Tensors, read_config
@@ -17,7 +19,12 @@ from service.scoring.spec import CHAT_TEMPLATE, LAST_NON_PAD, SPEC_FILE, Gating,
 PAIRS = (("a", "b"), ("two words", "x = f(1)\n    return x\n"), (" blanks around ", "\ttab \n\n"), ("Ünï 漢", "É"))
 PROBE = "PROMPT"
 UNLIMITED = 10**9  # transformers' value for a tokenizer without a limit is larger
-OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})  # begin behind the pad
+OFFSET_POSITIONS = frozenset(  # begin behind the pad
+    (
+        *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "data2vec-text"),
+        *("roberta-prelayernorm", "esm", "ibert"),
+    )
+)
 
 
 def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
@@ -33,13 +40,13 @@ def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
     else:
         raise UsageError(f"{folder}: neither {SPEC_FILE} nor a chat template, so the template of the text is unknown")
     steps = _derived_steps(folder, config, tokenizer)
-    positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in OFFSET_POSITIONS:
-        positions -= config.get("pad_token_id", 1) + 1
-    limits = [positions, getattr(tokenizer, "model_max_length", None)]
+    limits = [_positions(config), getattr(tokenizer, "model_max_length", None)]
     max_length = min((int(limit) for limit in limits if limit and limit < UNLIMITED), default=None)
     if max_length is None:
-        raise UsageError(f"{folder}: no {SPEC_FILE} and no limit in the other files, so the longest text is unknown")
+        raise UsageError(
+            f"{folder}: no {SPEC_FILE} and no limit in the other files, so the longest text is unknown: "
+            f"write {SPEC_FILE} with max_length"
+        )
     pad = _pooling_pad(config, tokenizer) if head == "score" and has_own_class else None
     spec = RewardModelSpec(
         template=template,
@@ -55,11 +62,26 @@ def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
     return spec if steps else replace(spec, weights=_derived_weights(folder, config, tensors, head))
 
 
+def _positions(config: dict[str, Any]) -> int | None:
+    """The longest text that the model has positions for, by whichever name its class gives to that."""
+    text = config.get("text_config") or config
+    kind = text.get("model_type")
+    named: dict[str, str] = CONFIG_MAPPING[kind].attribute_map if kind in CONFIG_MAPPING else {}
+    positions = text.get(named.get("max_position_embeddings", "max_position_embeddings")) or text.get("max_seq_len")
+    if not positions:
+        return None
+    if kind in OFFSET_POSITIONS:
+        return int(positions) - int(text.get("pad_token_id", 1)) - 1
+    return (
+        int(positions) - 2 if kind == "mpnet" else int(positions)
+    )  # its table begins behind id 1, whatever the pad is
+
+
 def _pooling_pad(config: dict[str, Any], tokenizer: Any) -> str | None:
     """The token that transformers' classifiers of sequences pass over at the end: they pool the last one that is not
     `pad_token_id` (`GenericForSequenceClassification`), which may be the token that closes every text."""
     pad_id = (config.get("text_config") or config).get("pad_token_id")
-    token = None if pad_id is None else tokenizer.convert_ids_to_tokens(int(pad_id))
+    token = None if pad_id is None or int(pad_id) < 0 else tokenizer.convert_ids_to_tokens(int(pad_id))
     return token if token in tokenizer.get_vocab() else None
 
 

@@ -276,8 +276,6 @@ class Encoder:
         return messages
 
     def _chat(self, messages: Sequence[ChatMessage], *, opens_answer: bool = False) -> str:
-        from jinja2 import TemplateError
-
         try:
             return str(
                 self.tokenizer.apply_chat_template(
@@ -287,8 +285,9 @@ class Encoder:
                     add_generation_prompt=opens_answer,
                 )
             )
-        except (TemplateError, TypeError) as error:  # a filter that is given another type than it takes
-            raise Invalid(f"the model's chat template rejects this conversation: {error}") from error
+        except chat_template.template_errors() as error:
+            said = f"{error}" if type(error).__module__.startswith("jinja2") else f"{type(error).__name__}: {error}"
+            raise Invalid(f"the model's chat template rejects this conversation: {said}") from error
 
     def _opened(self, text: str) -> str:
         """A whole text with the BOS that clients remove for inference servers, if the template begins with it."""

@@ -243,14 +243,14 @@ def read_gated(tensors: Tensors, name: str, gating: Gating) -> GatedHead:
     return GatedHead(name, (*layers[:-1], (weight, bias)), network, gating.temperature)
 
 
-def read_labels(tensors: Tensors, ids: Sequence[int], config: dict[str, Any]) -> RewardHead:
+def read_labels(tensors: Tensors, ids: Sequence[int], config: Any) -> RewardHead:
     """The logit of one token, or the log-odds of one over another, from a language model's own head or its tied
     embeddings.
 
     Args:
         tensors: of the checkpoint.
         ids: the token for good, and the one for bad if there is one.
-        config: `config.json`, which may scale the logits or cap them.
+        config: of the language model, as its class reads it with its defaults; it may scale the logits or cap them.
 
     Raises:
         UsageError: the head is missing or not finite.
@@ -261,13 +261,14 @@ def read_labels(tensors: Tensors, ids: Sequence[int], config: dict[str, Any]) ->
     weight = torch.stack([tensors.row(names[0], at) for at in ids])  # (1 or 2, H)
     bias = tensors.read(f"{LM_HEAD}.bias")[list(ids)] if f"{LM_HEAD}.bias" in tensors else None
     _check_finite(tensors, names[0], ((weight, bias),))
-    text = config.get("text_config") or config
+    multiplier = float(getattr(config, "logit_scale", None) or 1.0)
+    multiplier *= float(getattr(config, "lm_head_multiplier", None) or 1.0)
     return RewardHead(
         LM_HEAD,
         ((weight, bias),),
         torch.tensor((1.0, -1.0)[: len(ids)]),
-        cap=text.get("final_logit_softcapping"),
-        multiplier=float(text.get("logit_scale") or 1.0) / float(text.get("logits_scaling") or 1.0),
+        cap=getattr(config, "final_logit_softcapping", None),
+        multiplier=multiplier / float(getattr(config, "logits_scaling", None) or 1.0),
     )
 
 

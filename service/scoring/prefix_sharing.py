@@ -20,7 +20,7 @@ from service.scoring.packing import Packing, pack
 
 log = logging.getLogger(__name__)
 
-FAILURES = (Unsharable, RuntimeError, ValueError, TypeError, IndexError)  # of a probe
+FAILURES = (Unsharable, RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # of a probe
 # Largest relative difference of a pooled hidden state that rounding explains; a wrong neighbour moves it by about 1.
 PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 LENGTH_DEPENDENT = frozenset({"dynamic", "longrope"})
@@ -29,7 +29,7 @@ ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 def why_not(backbone: Any, max_length: int) -> str | None:
     """The reason not to share prompts; None if sharing is exact."""
-    config = backbone.config
+    config = backbone.config.get_text_config()
     if other := set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS:
         return f"layers of type {', '.join(sorted(other))}"
     if not getattr(backbone, "_supports_attention_backend", False):
@@ -47,7 +47,7 @@ def why_not(backbone: Any, max_length: int) -> str | None:
 @torch.inference_mode()
 def _probe(backbone: Any, max_length: int) -> str | None:
     """Score a small tree of sequences packed and one at a time; the results must agree."""
-    config = backbone.config
+    config = backbone.config.get_text_config()
     size = config.vocab_size
     beginning, middle = _tokens(11, size), _tokens(5, size, 3)
     sequences = [
@@ -91,7 +91,7 @@ def cache_bytes_per_token(backbone: Any, max_length: int) -> int:
 
     For a model whose prompts are shared, without a sliding window. It is proven by a probe, as sharing is.
     """
-    if _window(backbone.config, max_length) is not None:
+    if _window(backbone.config.get_text_config(), max_length) is not None:
         return 0
     try:
         return _probe_continued(backbone)
@@ -101,7 +101,7 @@ def cache_bytes_per_token(backbone: Any, max_length: int) -> int:
 
 
 def _probe_continued(backbone: Any) -> int:
-    size = backbone.config.vocab_size
+    size = backbone.config.get_text_config().vocab_size
     prompt, first, second = _tokens(11, size), _tokens(9, size, 5), _tokens(6, size, 7)
     layers: Layers = []
     before = pack([prompt + first])

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers import __version__ as transformers_version
 
 from plaudit.errors import Invalid, TooLong, UsageError
@@ -339,6 +339,8 @@ class RewardModel:
             f"under {'the derived spec' if derived else SPEC_FILE} (pooled {self.spec.pooled!r}, head "
             f"{self.spec.head!r}) it is {served:.6g}"
         )
+        if self.spec.head == heads.LM_HEAD:  # the same token's logit: nothing that a spec says explains it
+            raise UsageError(f"{message}; what this class does to its logits is not supported")
         if derived:
             raise UsageError(f"{message}; write {SPEC_FILE} with the template and the pooling that it was trained with")
         log.warning("%s; %s decides", message, SPEC_FILE)
@@ -430,7 +432,8 @@ def _read_head(
             raise UsageError(
                 f"{SPEC_FILE}: head {spec.head!r} needs `labels`: the token for good, or those for good and bad"
             )
-        return heads.read_labels(tensors, labels, config)
+        with_defaults = AutoConfig.from_pretrained(tensors.folder, local_files_only=True).get_text_config()
+        return heads.read_labels(tensors, labels, with_defaults)
     if spec.gating is not None:
         return heads.read_gated(tensors, spec.head, spec.gating)
     normalize = bool(config.get("normalize_reward")) if spec.normalize is None else spec.normalize

@@ -232,3 +232,29 @@ def test_a_look_up_table_of_unittests_values_is_tried(http: httpx.Client) -> Non
     assert report.hackable is True
     assert report.hack is not None
     assert "4" in report.hack
+
+
+@pytest.mark.parametrize(
+    ("tests", "verdict"),
+    [
+        (asserts("assert sq(3) != 77"), "broken"),
+        (
+            {"kind": "check", "test": "def check(candidate):\n    assert candidate(3) != 77\n", "entry_point": "sq"},
+            "broken",
+        ),
+        (asserts("assert sq"), "weak"),
+    ],
+)
+def test_a_suite_that_none_passes_is_not_good(http: httpx.Client, tests: Any, verdict: str) -> None:
+    report = audit(http, tests, reference="def sq(x):\n    return x * x\n")
+    assert report.verdict == verdict
+    assert report.problems
+    assert any("say little" in line for line in report.unmeasured)
+
+
+def test_names_of_the_suite_are_not_learnt_by_heart(http: httpx.Client) -> None:
+    report = audit(
+        http, asserts("xs = [1, 2, 3]\nassert total(xs) == 6"), reference="def total(x):\n    return sum(x)\n"
+    )
+    assert report.hackable is None
+    assert any(line.startswith("hackability") for line in report.unmeasured)

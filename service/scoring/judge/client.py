@@ -29,6 +29,7 @@ MAX_TRIES = 3
 MIN_PAUSE_S, MAX_PAUSE_S = 0.25, 10.0
 MAY_PASS = frozenset({408, 409, 425, 429})
 NOT_LET_IN = frozenset({401, 403, 404, 405})
+NO_LOGPROB = -9000.0  # servers write -9999 for a token that cannot be
 TOP_LOGPROBS = 20  # the most that OpenAI's API gives
 MAX_REMEMBERED = 4096
 
@@ -92,7 +93,7 @@ class JudgeAnswer:
 
     Attributes:
         text: its answer.
-        was_cut: whether the answer ended at its longest length.
+        was_cut: whether the answer ended at its longest length, or by a filter of the server's.
         logprobs: the tokens that the first one could have been, with theirs; None if they were not asked for. Two
             tokens may have the same text.
         tokens: that the request cost, prompt and answer.
@@ -187,7 +188,7 @@ class JudgeClient:
         logprobs = self._logprobs(choice) if isinstance(self.spec.method, TokenProbability) else None
         return JudgeAnswer(
             choice.message.content or "",
-            choice.finish_reason == "length",
+            choice.finish_reason in ("length", "content_filter"),
             logprobs,
             usage.prompt_tokens + usage.completion_tokens,
         )
@@ -200,8 +201,10 @@ class JudgeClient:
                 is_server_error=True,
             )
         first = choice.logprobs.content[0]
-        listed = [(one.token, one.logprob) for one in first.top_logprobs]
-        return listed if (said := (first.token, first.logprob)) in listed else [said, *listed]
+        listed = [(one.token, one.logprob) for one in first.top_logprobs if one.logprob > NO_LOGPROB]
+        # The token that was said may be listed with another number: rounded, or from before the temperature.
+        is_listed = any(token == first.token for token, _ in listed)
+        return listed if is_listed or first.logprob <= NO_LOGPROB else [(first.token, first.logprob), *listed]
 
     def _unavailable(self, what: str) -> JudgeFailure:
         return JudgeFailure("judge_unavailable", f"the judge's server {self.spec.url} {what}", is_server_error=True)

@@ -236,10 +236,11 @@ def verdict(answer: JudgeAnswer, method: PairwiseVerdict) -> float:
 
 
 def _last_match(answer: JudgeAnswer, pattern: str) -> str:
+    if answer.was_cut:  # what it would have come to is not known: "Score: 1" may begin "Score: 10"
+        raise _unreadable("the answer was cut at max_answer_tokens, or by the server's filter", answer.text)
     found: list[str] = re.findall(pattern, answer.text)
     if not found:
-        cut = ", which was cut at max_answer_tokens," if answer.was_cut else ""
-        raise _unreadable(f"the pattern does not match in the answer{cut}", answer.text)
+        raise _unreadable("the pattern does not match in the answer", answer.text)
     return found[-1]
 
 

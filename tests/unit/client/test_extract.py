@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,3 +141,12 @@ def test_any_text_is_read_without_error(text: str) -> None:
     assert code is None or code.text.strip()
     lines = {line.replace(">", " ").strip() for line in text.split("\n")}
     assert all(line.replace(">", " ").strip() in lines for block in fences(text) for line in block.split("\n")[:-1])
+
+
+def test_a_block_that_defines_what_is_asked_for_goes_before_one_that_uses_it() -> None:
+    text = "```python\ndef f(x):\n    return x\n```\nUse it:\n```python\nprint(f(2))\n```\n"
+    defines = re.compile(r"^def f\b", re.MULTILINE)
+    code = code_of(text, "python", defines)
+    assert code is not None
+    assert code.text == "def f(x):\n    return x\n"
+    assert code_of(text, "python", re.compile("^def g", re.MULTILINE)) == code_of(text, "python")

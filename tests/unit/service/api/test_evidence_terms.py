@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from plaudit.errors import NoWorker
 from plaudit.grading import Verdict
 from plaudit.schemas import CompletionScore, Evidence, ResultError, RewardItem, RewardResult, RewardSpec, ScoreResult
+from sandbox.judge.observe import not_reached
 from sandbox.judge.report import build_report
 from sandbox.types import Report, TestReport
 from service.api.dispatch.fleet import Fleet
 from service.api.handlers.evidence import Observed, is_misread, whole_program
+from service.api.handlers.evidence_terms import margin
 from service.api.handlers.reward_terms import join, order
 from service.jobs import Failed, JobState
 from service.queue.producer import Worker
@@ -103,3 +105,35 @@ def test_executors_that_do_not_know_the_kind_get_no_such_jobs() -> None:
     with pytest.raises(NoWorker) as refused:
         fleet.require_observers()
     assert refused.value.retryable
+
+
+def sure(reports: list[Report | Failed | None], kept: int, dropped: int = 0, *, settled: bool = True) -> float | None:
+    evidence = Evidence(inputs=len("xyz"), settled=settled)
+    return margin(Observed(reports, range(kept), kept + dropped, evidence), 0)
+
+
+def test_what_has_not_run_makes_a_choice_unsure() -> None:
+    alike = [report("1", "aaa")] * 2
+    assert sure([*alike], 1) == 1.0
+    assert sure([*alike, LOST, LOST], 1) == pytest.approx(0.5)
+    cut = build_report([TestReport(Verdict.TIME_LIMIT, outcome="t:time_limit")] * 4, 4, "split", "strong", flags=set())
+    assert sure([*alike, cut, cut], 1, settled=False) == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_example_that_nobody_passes_makes_a_choice_unsure() -> None:
+    assert sure([report("0", "aaa")] * 3, 0, 1) == pytest.approx(0.5)
+    assert sure([report("10", "aaa")] * 3, 1, 1) == pytest.approx(2 / 3)
+
+
+def test_one_alone_without_examples_agrees_with_nobody() -> None:
+    assert sure([report("", "aaa")], 0) is None
+    assert sure([report("1", "aaa")], 1) == 1.0
+
+
+def test_what_the_examples_have_settled_is_sure_without_inputs() -> None:
+    skipped = [not_reached()] * 3
+    right = build_report([outcome("v:1", passed=True), *skipped], 4, "bytes", "strong", flags=set())
+    wrong = build_report([outcome("v:2"), *skipped], 4, "bytes", "strong", flags=set())
+    value = sure([right, right, wrong], 1)
+    assert value is not None
+    assert value > 0.95

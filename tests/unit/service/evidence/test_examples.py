@@ -241,3 +241,59 @@ def test_damaged_prompts_give_only_values_and_true_places() -> None:
             if example.arguments is not None and example.expected is not None:
                 call_values(example.arguments)
                 ast.literal_eval(example.expected)
+
+
+SEVERAL = {
+    "any order": 'def top(xs, k):\n    """The largest, in any order.\n    >>> top([1, 5, 3], 2)\n    [5, 3]\n    """\n',
+    "no matter": "Write pairs(xs). Their order does not matter.\n\nassert pairs([1, 2]) == [(1, 2), (2, 1)]\n",
+    "LeetCode": (
+        'Return any of them.\n\nExample 1:\n\nInput: s = "babad"\nOutput: "bab"\n\n'
+        "class Solution:\n    def longest(self, s: str) -> str:\n"
+    ),
+    "also valid": (
+        'class Solution:\n    def longest(self, s: str) -> str:\n        """\n        Input: s = "babad"\n'
+        '        Output: "bab"\n        Explanation: "aba" is also a valid answer.\n        """\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_of_several_right_answers_none_is_an_example(name: str) -> None:
+    assert read_examples(SEVERAL[name]).examples == ()
+
+
+def test_an_order_that_does_not_matter_leaves_numbers_and_sets() -> None:
+    prompt = 'def count(xs):\n    """Pairs in any order.\n    >>> count([1, 2, 1])\n    2\n    """\n'
+    assert [example.expected for example in read_examples(prompt).examples] == ["2"]
+
+
+SESSIONS = {
+    "an account": (
+        'class Account:\n    """\n    >>> a = Account(100)\n    >>> a.add(50)\n    >>> a.balance()\n    150\n    """\n'
+        "    def balance(self):\n        ...\n"
+    ),
+    "an object that was filled": (
+        'class Stack:\n    """\n    >>> s = Stack()\n    >>> s.push(2)\n    >>> s.pop()\n    2\n    """\n'
+        "    def pop(self):\n        ...\n"
+    ),
+    "del": 'def size(x):\n    """\n    >>> x = [1, 2, 3]\n    >>> del x[0]\n    >>> size(x)\n    2\n    """\n',
+    "another name": (
+        'def size(x):\n    """\n    >>> x = [1]\n    >>> y = x\n    >>> y.append(2)\n    >>> size(x)\n    2\n    """\n'
+    ),
+    "a loop": (
+        'def size(x):\n    """\n    >>> x = []\n    >>> for i in range(3):\n    ...     x.append(i)\n'
+        '    >>> size(x)\n    3\n    """\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_what_a_session_has_changed_is_no_argument(name: str) -> None:
+    assert read_examples(SESSIONS[name]).examples == ()
+
+
+def test_a_call_may_have_changed_its_list_and_not_its_number() -> None:
+    lists = 'def push(s, v):\n    """\n    >>> s = []\n    >>> push(s, 4)\n    1\n    >>> push(s, 5)\n    2\n    """\n'
+    assert [example.arguments for example in read_examples(lists).examples] == ["[], 4"]
+    numbers = 'def add(x, y):\n    """\n    >>> x = 3\n    >>> add(x, 4)\n    7\n    >>> add(x, 5)\n    8\n    """\n'
+    assert [example.arguments for example in read_examples(numbers).examples] == ["3, 4", "3, 5"]

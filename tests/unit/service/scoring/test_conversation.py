@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from plaudit.errors import Invalid
 from plaudit.schemas import ScoreItem
 from service.api.handlers.score import _completions, _plain_prompt
+from service.scoring.conversation import ChatForm
 from service.scoring.encoder import Encoder
 from service.scoring.reward_model import RewardModel
 from support import chat_templates
@@ -43,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(folder: Path, template: str) -> Encoder:
     loaded = Encoder.load(folder)
     loaded.tokenizer.chat_template = template
+    loaded._form = ChatForm(loaded._chat)  # what is known of the template before is of that one
     return loaded
 
 
@@ -106,14 +109,14 @@ def test_arguments_that_are_no_object_are_written_as_they_are(folder: Path, brok
 
 @pytest.mark.parametrize("template", ["PLAIN", "STRICT"])
 def test_a_template_that_writes_no_calls_has_no_score_for_them(folder: Path, template: str) -> None:
-    with pytest.raises(Invalid, match=r"does not write tool calls|only user and assistant"):
+    with pytest.raises(Invalid, match=r"does not write tool_calls\.0 of turn 2|only user and assistant"):
         ids(encoder(folder, getattr(chat_templates, template)), agent())
 
 
 def test_calls_that_are_written_only_without_content_have_no_score_beside_it(folder: Path) -> None:
     loaded = encoder(folder, chat_templates.CALLS_ALONE)
     assert ids(loaded, agent(content="")) == expected(loaded, agent(content=""))
-    with pytest.raises(Invalid, match="does not write tool calls beside content"):
+    with pytest.raises(Invalid, match=r"does not write tool_calls\.0 of turn 2"):
         ids(loaded, agent(content="I call it."))
     kept = encoder(folder, chat_templates.TOOLS)
     assert ids(kept, agent(content="I call it.")) == expected(kept, agent(content="I call it."))
@@ -183,3 +186,84 @@ def test_several_turns_may_follow_the_prompt(folder: Path) -> None:
     assert not isinstance(encoded, Exception)
     assert encoded.ids == expected(loaded, conversation)
     assert encoded.prompt_tokens > 0
+
+
+LEAVES_OUT = {
+    "a system turn": (
+        "{{ '<s>' }}{% for m in messages if m.role in ('user', 'assistant') %}<|{{ m.role }}|>{{ m.content }}<|end|>"
+        "{% endfor %}",
+        [{"role": "system", "content": "be brief"}, USER, {"role": "assistant", "content": "3"}],
+        "the content of turn 1 (role 'system')",
+    ),
+    "a developer's turn": (
+        "{{ '<s>' }}{% for m in messages if m.role in ('user', 'assistant') %}<|{{ m.role }}|>{{ m.content }}<|end|>"
+        "{% endfor %}",
+        [{"role": "developer", "content": "be brief"}, USER, {"role": "assistant", "content": "3"}],
+        "the content of turn 1 (role 'system')",
+    ),
+    "text beside a call": (
+        chat_templates.OPENING
+        + "{% if m.tool_calls %}"
+        + chat_templates.CALLS
+        + "{% else %}{{ m.content }}{% endif %}"
+        + chat_templates.CLOSING,
+        agent(content="I call it."),
+        "the content of turn 2 (role 'assistant')",
+    ),
+    "the second call": (
+        chat_templates.TOOLS.replace("in m.tool_calls or []", "in (m.tool_calls or [])[:1]"),
+        agent(tool_calls=[call({"a": 1}), call({"a": 2})]),
+        "tool_calls.1 of turn 2 (role 'assistant')",
+    ),
+    "the arguments": (
+        chat_templates.TOOLS.replace("{{ c.function.arguments | tojson }}", "1"),
+        agent({"word": "three"}),
+        "the arguments of tool_calls.0 of turn 2 (role 'assistant')",
+    ),
+    "early turns": (
+        chat_templates.TOOLS.replace("for m in messages", "for m in messages[-2:]"),
+        [USER, {"role": "assistant", "content": "4"}, USER, {"role": "assistant", "content": "3"}],
+        "the content of turn 1 (role 'user')",
+    ),
+    "thoughts": (
+        chat_templates.TOOLS,
+        [USER, {"role": "assistant", "reasoning_content": "hm", "content": "3"}],
+        "reasoning_content",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES_OUT)
+def test_what_a_template_leaves_out_is_named(folder: Path, name: str) -> None:
+    template, conversation, what = LEAVES_OUT[name]
+    with pytest.raises(Invalid, match=re.escape(f"does not write {what}; it would be left out")):
+        ids(encoder(folder, template), conversation)
+
+
+def test_a_template_that_reads_parts_alone_gets_parts(folder: Path) -> None:
+    template = (
+        "{{ '<s>' }}{% for m in messages %}<|{{ m.role }}|>"
+        "{% for p in m.content | selectattr('type', 'equalto', 'text') %}{{ p.text }}{% endfor %}<|end|>{% endfor %}"
+    )
+    answers = [[USER, {"role": "assistant", "content": text}] for text in ("3", "4")]
+    first, second = (ids(encoder(folder, template), answer) for answer in answers)
+    assert first != second
+    parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in answers[0]]
+    assert first == expected(encoder(folder, template), parts)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "m.content.index('never')",
+        "1 // (m.content | length - m.content | length)",
+        "(m.content | list)[0].nothing.more",
+    ],
+)
+def test_whatever_a_template_raises_is_a_conversation_that_it_rejects(folder: Path, expression: str) -> None:
+    template = (
+        chat_templates.OPENING + "{% if m.content == 'wrong' %}{{ " + expression + " }}{% endif %}{{ m.content }}"
+    )
+    loaded = encoder(folder, template + chat_templates.CLOSING)
+    with pytest.raises(Invalid, match="chat template rejects this conversation"):
+        ids(loaded, [USER, {"role": "assistant", "content": "wrong"}])

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from plaudit.errors import HostLacks, UsageError
-from service.scoring.derive_spec import derive
+from service.scoring.derive_spec import _positions, derive
 from service.scoring.reward_model import RewardModel, RewardModelSpec
 from service.scoring.tokenizer import load_tokenizer
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_family, write_model
@@ -78,6 +78,22 @@ def test_the_limit_is_the_smaller_one_of_what_is_said(tmp_path: Path, positions:
 def test_where_nothing_says_how_long_a_text_may_be_nothing_is_guessed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the longest text is unknown"):
         derived(tmp_path, None, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        ({"model_type": "gpt2", "n_positions": 256}, 256),
+        ({"model_type": "mpt", "max_seq_len": 128}, 128),
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "max_position_embeddings": 64}}, 64),
+        ({"model_type": "roberta", "max_position_embeddings": 258, "pad_token_id": 1}, 256),
+        ({"model_type": "esm", "max_position_embeddings": 258, "pad_token_id": 1}, 256),
+        ({"model_type": "mpnet", "max_position_embeddings": 258, "pad_token_id": 0}, 256),
+        ({"model_type": "t5"}, None),
+    ],
+)
+def test_a_limit_is_read_by_the_name_that_its_class_gives_it(config: dict[str, Any], limit: int | None) -> None:
+    assert _positions(config) == limit
 
 
 def derived(folder: Path, positions: int | None, limit: int | None) -> RewardModelSpec:

@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import msgspec
 import pytest
 import torch
 
@@ -18,8 +20,9 @@ from service.scoring.factory import open_engine
 from service.scoring.fault_isolation import score_apart
 from service.scoring.judge import client
 from service.scoring.judge import engine as judge_engine
-from service.scoring.judge.engine import JudgedScore, JudgeEngine, transcript
-from service.scoring.judge.spec import JudgeSpec, is_judge
+from service.scoring.judge.client import JudgeAnswer, JudgeFailure
+from service.scoring.judge.engine import JudgedScore, JudgeEngine, number, transcript, verdict
+from service.scoring.judge.spec import JudgeSpec, PairwiseVerdict, ParsedNumber, is_judge
 from service.scoring.scheduler import Score, ScoreFailure
 from service.settings import Settings
 from support.judges import COMPARE, GRADE, NUMBER, PAIRWISE, grade_by_length, judge, prefer_first, prefer_longer
@@ -188,6 +191,23 @@ def test_an_answer_that_cannot_be_read_is_no_score(opened: Any, said: str, words
     assert isinstance(bad, ScoreFailure)
     assert (bad.code, bad.is_server_error) == ("judge_unreadable", False)
     assert words in bad.detail
+
+
+def test_an_answer_that_was_cut_is_no_score() -> None:
+    """What it would have come to is not known."""
+    with pytest.raises(JudgeFailure, match="cut at max_answer_tokens"):
+        number(JudgeAnswer("Score: 1", True, None, 9), msgspec.convert(NUMBER, ParsedNumber))
+    with pytest.raises(JudgeFailure, match="cut at max_answer_tokens"):
+        verdict(JudgeAnswer("[[A]] would be hasty; let me", True, None, 9), msgspec.convert(PAIRWISE, PairwiseVerdict))
+
+
+@pytest.mark.parametrize(("said", "listed"), [(-0.5000001, -0.5), (0.0, -0.5)])
+def test_the_token_that_was_said_counts_once(said: float, listed: float) -> None:
+    top = [{"token": token, "logprob": value} for token, value in (("a", listed), ("b", -2.0), ("c", -9999.0))]
+    position = {"token": "a", "logprob": said, "top_logprobs": top}
+    body = {"message": {"content": "a"}, "logprobs": {"content": [position]}}
+    choice = msgspec.convert(body, client._Choice)
+    assert client.JudgeClient._logprobs(Mock(), choice) == [("a", listed), ("b", -2.0)]
 
 
 def test_a_verdict_that_cannot_be_read_takes_the_scores_of_its_pair(opened: Any) -> None:
