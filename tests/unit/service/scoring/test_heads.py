@@ -17,7 +17,8 @@ from service.scoring import heads
 from service.scoring.checkpoint import Tensors
 from service.scoring.encoder import Encoded
 from service.scoring.reward_model import RewardModel
-from support.checkpoints import checkpoint
+from support.checkpoints import checkpoint, write_tokenizer
+from support.kind_makers import text_ids, write_spec
 from support.rerankers import cross_encoder
 
 PROMPT, COMPLETIONS = "def add(a, b):\n", ["    return a + b\n", "    pass\n"]
@@ -371,3 +372,62 @@ def test_a_gated_text_without_its_mark_is_invalid(tmp_path: Path) -> None:
     assert isinstance(encoded, Encoded)
     with pytest.raises(Invalid, match=r"the text has no '<\|completion\|>'"):
         model.encoder.encode_group(None, ["no mark"])
+
+
+# --- the logit of a token --------------------------------------------------------------------------------------------
+
+SCALED: dict[str, tuple[str, dict[str, Any], str]] = {  # class, what its config is, a key that its file does not have
+    "a scale that is the class's default": ("Cohere", {}, "logit_scale"),
+    "a cap that is the class's default": ("Gemma2", {"head_dim": 8}, "final_logit_softcapping"),
+    "a multiplier of the head": (
+        "FalconH1",
+        {"lm_head_multiplier": 0.3, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_tokens_logit_is_scaled_as_its_class_scales_it(tmp_path: Path, name: str) -> None:
+    import transformers
+
+    kind, changes, absent = SCALED[name]
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        **changes,
+    )
+    torch.manual_seed(7)
+    own = transformers.AutoModelForCausalLM.from_config(config).eval()
+    torch.nn.init.normal_(own.get_output_embeddings().weight, std=2.0)
+    own.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    write_spec(tmp_path, head="lm_head", labels=["a"])
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != absent}))
+    good = RewardModel.load(tmp_path).encoder.tokenizer.convert_tokens_to_ids("a")
+    ids = text_ids(tmp_path)
+    with torch.no_grad():
+        right = [own(ids(PROMPT, text)).logits[0, -1, good].item() for text in COMPLETIONS]
+    assert min(map(abs, right)) > 0.01
+    assert scores(tmp_path) == pytest.approx(right, abs=1e-5)
+
+
+def test_a_class_that_does_something_else_to_its_logits_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from support.decoders import causal
+
+    causal("gemma2", final_logit_softcapping=0.5, vocab_size=400, max_position_embeddings=256).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    write_spec(tmp_path, head="lm_head", labels=["a"])
+    read = heads.read_labels
+    monkeypatch.setattr(heads, "read_labels", lambda tensors, ids, config: read(tensors, ids, None))
+    with pytest.raises(UsageError, match="what this class does to its logits is not supported"):
+        RewardModel.load(tmp_path)
