@@ -319,7 +319,10 @@ class GroupStatistics(Answer):
 
 class PromptExample(Answer):
     style: str = Field(description="the form it is written in, such as doctest, equality, leetcode, sample")
-    start: int = Field(description="its first character in the prompt; messages are joined by blank lines")
+    start: int = Field(
+        description="its first character in the prompt; of messages, all but the assistant's and tools' joined by "
+        "blank lines"
+    )
     end: int
     text: str = Field(description="the prompt's text there, 400 characters at most")
     test: str = Field(description="what it was read as, 400 characters at most")

@@ -62,7 +62,7 @@ class EvidenceGroup:
     def __init__(self, item: RewardItem, spec: RewardSpec, toolchain: str, context: RequestContext, shard: int) -> None:
         self.item = item
         self.shard = shard
-        self.prompt = prompt_text(item)
+        self.prompt = asked_text(item)
         self.sources = [program_of(completion, item) for completion in item.completions]
         self.reading = Reading()
         self.inputs: list[str] = []
@@ -229,6 +229,13 @@ def continued(item: RewardItem, completion: str) -> str:
 
 
 def prompt_text(item: RewardItem) -> str:
+    """The prompt as one text."""
+    if isinstance(item.prompt, str):
+        return item.prompt
+    return "\n\n".join(message.text for message in item.prompt)
+
+
+def asked_text(item: RewardItem) -> str:
     """What is asked for, as one text; positions of examples are positions in it.
 
     Of a conversation without what the assistant has answered and its tools have told: that may be what was wrong.
