@@ -290,11 +290,19 @@ class Encoder:
             raise Invalid(f"the model's chat template rejects this conversation: {said}") from error
 
     def _opened(self, text: str) -> str:
-        """A whole text with the BOS that clients remove for inference servers, if the template begins with it."""
+        """A whole text with the BOS that clients remove for inference servers, if the template begins with it.
+
+        A cross-encoder's is closed by special tokens, too, as its tokenizer encodes one text.
+        """
+        if self.spec.head == ENCODERS and text and self._is_special(self._before) and self._is_special(self._after):
+            return text if self._before and text.startswith(self._before) else f"{self._before}{text}{self._after}"
         bos = getattr(self.tokenizer, "bos_token", None)
         if not (bos and text) or text.startswith(bos) or not self.head_text("x").startswith(bos):
             return text
         return f"{bos}{text}"
+
+    def _is_special(self, text: str) -> bool:
+        return set(self._ids(text)) <= set(self.tokenizer.all_special_ids)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))

@@ -191,3 +191,18 @@ def test_tokens_that_a_tokenizer_does_not_have_pad_nothing(tmp_path: Path) -> No
     known = tokenizer.convert_ids_to_tokens(399)
     assert (spec.pooled, spec.pad) == (("last", None) if known is None else ("last_non_pad", known))
     assert json.loads(spec.as_json())["pad"] == spec.pad
+
+
+@pytest.mark.parametrize("text", ["hello there", "a"])
+def test_one_whole_text_of_a_cross_encoder_is_what_its_tokenizer_makes_of_it(tmp_path: Path, text: str) -> None:
+    from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+    from support.kind_makers import encoder
+
+    encoder("Bert", types=True)(tmp_path)
+    model, tokenizer = RewardModel.load(tmp_path), PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    own = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        (right,) = own(**tokenizer(text, return_tensors="pt")).logits[0].tolist()
+    for given in (text, tokenizer.decode(tokenizer(text)["input_ids"])):  # as it is, or with its special tokens
+        assert model.score(model.encode_group(None, [given])) == pytest.approx([right], abs=1e-5)
