@@ -24,6 +24,7 @@ softmax that its authors print.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +153,9 @@ def find(tensors: Tensors, *, has_own_class: bool = False) -> str:
     names = [
         name for name in NAMES if any(_starts(tensor, name) for tensor in tensors) and not _is_outer(tensors, name)
     ]
-    if not names and has_own_class:
+    # `score.out_proj` (T5Gemma) is a module of its class's own; `score.0` is layer after layer, a reward model's.
+    is_module = names == ["score"] and any(re.match(r"score\.[a-z_]+\.weight$", tensor) for tensor in tensors)
+    if has_own_class and (not names or is_module):
         return CLASSIFIER
     if len(names) != 1:
         raise UsageError(

@@ -76,7 +76,7 @@ class ScoringRequest(CompatRequest):
 class TruncatedRequest(ScoringRequest):
     """A request that may say how its texts are cut."""
 
-    truncate_prompt_tokens: Annotated[int | None, Field(ge=-1)] = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, strict=True)] | None = None
     truncation_side: Side | None = None
 
     def _max_tokens(self, call: CompatCall, model: str) -> int | None:

@@ -14,8 +14,8 @@ from plaudit.errors import UsageError
 from service.scoring import checkpoint as checkpoints
 from service.scoring import derive_spec, heads, own_class
 from service.scoring.reward_model import RewardModel
-from support.checkpoints import SPECIAL, write_family
-from support.kind_makers import CLOSED, change, chat_ids, write_spec
+from support.checkpoints import SPECIAL, write_family, write_tokenizer
+from support.kind_makers import CLOSED, change, chat_ids, encoder, own_logits, write_spec
 
 PROMPT = "def add(a, b):\n"
 END = SPECIAL.index("<|end|>")
@@ -143,8 +143,6 @@ def test_without_a_class_in_transformers_there_is_nothing_to_compare_with(tmp_pa
 
 def test_token_types_are_the_tokenizers(tmp_path: Path) -> None:
     """A model with types under a tokenizer that gives none: transformers takes zeros."""
-    from support.kind_makers import encoder
-
     for types in (True, False):
         folder = tmp_path / str(types)
         encoder("Bert", types=types)(folder)
@@ -155,8 +153,6 @@ def test_token_types_are_the_tokenizers(tmp_path: Path) -> None:
 
 def test_token_types_that_are_not_first_and_second_are_refused(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, processors
-
-    from support.kind_makers import encoder
 
     encoder("Bert", types=True)(tmp_path)
     path = tmp_path / "tokenizer.json"
@@ -197,8 +193,6 @@ def test_tokens_that_a_tokenizer_does_not_have_pad_nothing(tmp_path: Path) -> No
 def test_one_whole_text_of_a_cross_encoder_is_what_its_tokenizer_makes_of_it(tmp_path: Path, text: str) -> None:
     from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-    from support.kind_makers import encoder
-
     encoder("Bert", types=True)(tmp_path)
     model, tokenizer = RewardModel.load(tmp_path), PreTrainedTokenizerFast.from_pretrained(tmp_path)
     own = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
@@ -206,3 +200,21 @@ def test_one_whole_text_of_a_cross_encoder_is_what_its_tokenizer_makes_of_it(tmp
         (right,) = own(**tokenizer(text, return_tensors="pt")).logits[0].tolist()
     for given in (text, tokenizer.decode(tokenizer(text)["input_ids"])):  # as it is, or with its special tokens
         assert model.score(model.encode_group(None, [given])) == pytest.approx([right], abs=1e-5)
+
+
+def test_a_head_that_is_a_module_of_its_class_runs_with_it(tmp_path: Path) -> None:
+    from transformers import T5GemmaConfig, T5GemmaForSequenceClassification
+    from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfig
+
+    shape = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0}
+    parts = [T5GemmaModuleConfig(**shape, bos_token_id=1, eos_token_id=2, initializer_range=0.3) for _ in range(2)]
+    torch.manual_seed(1)
+    config = T5GemmaConfig(encoder=parts[0], decoder=parts[1], vocab_size=400, pad_token_id=0, num_labels=1)
+    T5GemmaForSequenceClassification(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    model, right = RewardModel.load(tmp_path), own_logits(tmp_path)
+    assert model.spec.head == "classifier"
+    texts = ["return a + b", "pass", ""]
+    scores = model.score(model.encode_group(PROMPT, texts))
+    assert scores == pytest.approx([right(PROMPT, text) for text in texts], abs=1e-5)
