@@ -189,8 +189,8 @@ def shown_answers(tests: InlineTests, entry_point: str | None) -> list[tuple[str
         return []
     if called is None:
         return []
-    shown_calls_of = [(arguments, value) for text in texts for _, arguments, value in shown_calls(text, called)]
-    return [(arguments, value) for arguments, value in shown_calls_of if _stands_alone(f"f({arguments}), {value}")]
+    shown = [(arguments, value) for text in texts for _, arguments, value in shown_calls(text, called)]
+    return [(arguments, value) for arguments, value in shown if _stands_alone(f"f({arguments}), {value}")]
 
 
 def _stands_alone(expression: str) -> bool:

@@ -128,8 +128,11 @@ class ChatForm:
     def _left_out(self, messages: Sequence[ChatMessage]) -> str:
         """What the template does not write of a conversation of this shape; "" where it writes everything."""
         words = _Words()
-        marked = [words.message(at, message) for at, message in enumerate(messages)]
-        shape = json.dumps(marked, sort_keys=True)
+        try:
+            marked = [words.message(at, message) for at, message in enumerate(messages)]
+            shape = json.dumps(marked, sort_keys=True)
+        except RecursionError:
+            raise Invalid("tool_calls: the arguments are nested too deeply to be written") from None
         if shape not in self._left:
             try:
                 text = self._render(marked)

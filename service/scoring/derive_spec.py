@@ -72,9 +72,9 @@ def _positions(config: dict[str, Any]) -> int | None:
         return None
     if kind in OFFSET_POSITIONS:
         return int(positions) - int(text.get("pad_token_id", 1)) - 1
-    return (
-        int(positions) - 2 if kind == "mpnet" else int(positions)
-    )  # its table begins behind id 1, whatever the pad is
+    if kind == "mpnet":  # its table begins behind id 1, whatever the pad is
+        return int(positions) - 2
+    return int(positions)
 
 
 def _pooling_pad(config: dict[str, Any], tokenizer: Any) -> str | None:

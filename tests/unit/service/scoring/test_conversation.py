@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
@@ -267,3 +268,14 @@ def test_whatever_a_template_raises_is_a_conversation_that_it_rejects(folder: Pa
     loaded = encoder(folder, template + chat_templates.CLOSING)
     with pytest.raises(Invalid, match="chat template rejects this conversation"):
         ids(loaded, [USER, {"role": "assistant", "content": "wrong"}])
+
+
+@pytest.mark.parametrize("depth", [50, 500, 900, 5000])
+def test_deep_arguments_are_written_or_refused(folder: Path, depth: int) -> None:
+    form = encoder(folder, chat_templates.TOOLS)._form
+    conversation = agent('{"a": ' + "[" * depth + "]" * depth + "}")
+    if depth == 50:
+        assert len(form.messages(conversation)) == 4
+    else:
+        with contextlib.suppress(Invalid):  # and no RecursionError
+            form.messages(conversation)
