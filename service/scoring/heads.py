@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import Tensors
@@ -258,11 +259,15 @@ def read_labels(tensors: Tensors, ids: Sequence[int], config: Any) -> RewardHead
     Raises:
         UsageError: the head is missing or not finite.
     """
-    names = [name for name in (f"{LM_HEAD}.weight", *TIED) if name in tensors]
+    tied = getattr(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "_tied_weights_keys", None) or {}
+    own = [f"{LM_HEAD}.weight", *tied, "embed_out.weight"]  # the last is GPT-NeoX's in files
+    embeddings = [] if getattr(config, "tie_word_embeddings", None) is False else [*tied.values(), *TIED]
+    names = [name for name in (*own, *embeddings) if name in tensors]
     if not names:
-        raise UsageError(f"{tensors.folder}: weights are missing: {LM_HEAD}.weight, the head")
+        raise UsageError(f"{tensors.folder}: weights are missing: {' or '.join(dict.fromkeys(own))}, the head")
     weight = torch.stack([tensors.row(names[0], at) for at in ids])  # (1 or 2, H)
-    bias = tensors.read(f"{LM_HEAD}.bias")[list(ids)] if f"{LM_HEAD}.bias" in tensors else None
+    biases = [found for name in own if (found := f"{name.removesuffix('weight')}bias") in tensors]
+    bias = tensors.read(biases[0])[list(ids)] if biases else None
     _check_finite(tensors, names[0], ((weight, bias),))
     multiplier = float(getattr(config, "logit_scale", None) or 1.0)
     multiplier *= float(getattr(config, "lm_head_multiplier", None) or 1.0)

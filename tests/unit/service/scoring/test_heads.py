@@ -431,3 +431,28 @@ def test_a_class_that_does_something_else_to_its_logits_is_refused(
     monkeypatch.setattr(heads, "read_labels", lambda tensors, ids, config: read(tensors, ids, None))
     with pytest.raises(UsageError, match="what this class does to its logits is not supported"):
         RewardModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["GPT2", "GPTNeoX", "OPT", "Bloom", "Mamba", "BioGpt"])
+def test_a_head_and_its_tied_embeddings_are_found_by_their_class_s_names(tmp_path: Path, kind: str, tied: bool) -> None:
+    import transformers
+
+    shape = {"vocab_size": 400, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": tied}
+    if kind == "GPT2":
+        shape |= {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+    else:
+        shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256}
+        shape |= {"word_embed_proj_dim": 32, "ffn_dim": 48} if kind == "OPT" else {"intermediate_size": 48}
+    torch.manual_seed(7)
+    config = getattr(transformers, f"{kind}Config")(**shape)
+    own = transformers.AutoModelForCausalLM.from_config(config).eval()
+    torch.nn.init.normal_(own.get_output_embeddings().weight, std=0.3)
+    own.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    write_spec(tmp_path, head="lm_head", labels=["a", "b"])
+    ids, vocabulary = text_ids(tmp_path), RewardModel.load(tmp_path).encoder.tokenizer.get_vocab()
+    with torch.no_grad():
+        logits = [own(ids(PROMPT, text)).logits[0, -1] for text in COMPLETIONS]
+    right = [(row[vocabulary["a"]] - row[vocabulary["b"]]).item() for row in logits]
+    assert scores(tmp_path) == pytest.approx(right, abs=1e-5)
