@@ -28,7 +28,9 @@ CONNECT_S = 5.0
 MAX_TRIES = 3
 MIN_PAUSE_S, MAX_PAUSE_S = 0.25, 10.0
 MAY_PASS = frozenset({408, 409, 425, 429})
-NOT_LET_IN = frozenset({401, 403, 404, 405})
+NOT_LET_IN = frozenset(
+    {301, 302, 303, 307, 308, 401, 402, 403, 404, 405}
+)  # elsewhere, no key, no credit, no such model
 NO_LOGPROB = -9000.0  # servers write -9999 for a token that cannot be
 TOP_LOGPROBS = 20  # the most that OpenAI's API gives
 MAX_REMEMBERED = 4096
@@ -171,7 +173,9 @@ class JudgeClient:
             raise failure
         if status in NOT_LET_IN:
             raise JudgeFailure(
-                "judge_refused", f"{self.spec.url} answers {status} (key or model?): {said}", is_server_error=True
+                "judge_refused",
+                f"{self.spec.url} answers {status} (address, key, credit or model?): {said}",
+                is_server_error=True,
             )
         if status != httpx.codes.OK:
             raise JudgeFailure(
