@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from plaudit.extract import closed, code_of, last_fence
@@ -228,11 +228,11 @@ def continued(item: RewardItem, completion: str) -> str:
     return prompt_text(item) + closed(completion)
 
 
-def prompt_text(item: RewardItem) -> str:
-    """The prompt as one text."""
+def prompt_text(item: RewardItem, *, without: Collection[str] = ()) -> str:
+    """The prompt as one text; of a conversation without the turns of these roles."""
     if isinstance(item.prompt, str):
         return item.prompt
-    return "\n\n".join(message.text for message in item.prompt)
+    return "\n\n".join(message.text for message in item.prompt if message.role not in without)
 
 
 def asked_text(item: RewardItem) -> str:
@@ -240,9 +240,7 @@ def asked_text(item: RewardItem) -> str:
 
     Of a conversation without what the assistant has answered and its tools have told: that may be what was wrong.
     """
-    if isinstance(item.prompt, str):
-        return item.prompt
-    return "\n\n".join(message.text for message in item.prompt if message.role not in ("assistant", "tool"))
+    return prompt_text(item, without=("assistant", "tool"))
 
 
 def whole_program(prompt: str, source: str, entry_point: str | None) -> str:
